@@ -1,0 +1,1 @@
+"""What every room stands on: keys, configuration, runs, training loop, executors, statistics, reports."""

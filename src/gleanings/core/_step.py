@@ -1,0 +1,157 @@
+"""The compiled part of the training loop: many updates in one call, each checked for NaN and infinity."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+from jaxtyping import Array, Bool, Int
+
+from gleanings.core import keys
+from gleanings.core._leaves import Leaves, is_key, split
+from gleanings.core.errors import ConfigError
+
+
+class Health(NamedTuple):
+    """`bad` updates gave something non-finite, the first one being update `first` (-1: none).
+
+    `finite` tells for each checked value whether it was finite there.
+    """
+
+    bad: Int[Array, ""]
+    first: Int[Array, ""]
+    finite: Bool[Array, " L"]
+
+
+class Advance(NamedTuple):
+    """Compiled updates. `run(arrays, start, count, batch)` -> (arrays, metric values, Health); donates `arrays`.
+
+    `names` are those of the metrics, `checked` those of the values `Health.finite` tells about. `many` says
+    whether `count` may exceed 1.
+    """
+
+    run: Callable[..., tuple[list[Array], list[Array], Health]]
+    names: tuple[str, ...]
+    checked: tuple[str, ...]
+    many: bool
+
+
+def copier(arrays: Sequence[Any]) -> Callable[[Sequence[Any]], list[Array]]:
+    """A compiled copy of arrays placed like `arrays`, without weak types: copies survive donation."""
+
+    def copy(values: Sequence[Any]) -> list[Array]:
+        return [jnp.copy(x) if is_key(x) else lax.convert_element_type(jnp.copy(x), x.dtype) for x in values]
+
+    return jax.jit(copy, out_shardings=placements(arrays))
+
+
+def placements(arrays: Sequence[Any]) -> list[Any]:
+    """Sharding of each committed array; None leaves the choice to the compiler."""
+    return [x.sharding if isinstance(x, jax.Array) and x.committed else None for x in arrays]
+
+
+def compile_advance(
+    update: Callable[..., Any], draw: Callable[..., Any] | None, leaves: Leaves, seed: int, batch: Any, skip: bool
+) -> Advance:
+    """Trace `update` (and `draw`) once, check what it returns, and compile it with the finite check.
+
+    `batch` is an example, or None when `draw` or nothing supplies it; `skip` undoes non-finite updates. Raises
+    ConfigError when the new state is not shaped like the old one or the metrics are not a flat dict of scalars.
+    """
+
+    def one(arrays: list[Array], step: Array, seed: Array, batch: Any) -> Any:
+        state = leaves.join(arrays)
+        if draw is not None:
+            batch = draw(state, keys.stream(seed, "draw", step))
+        state, metrics = update(state, batch, keys.stream(seed, "update", step))
+        return _same_form(split(state), leaves), _scalars(metrics)
+
+    number = jnp.int32(0)
+    traced, (_, metrics) = jax.make_jaxpr(one, return_shape=True)(leaves.arrays, number, number, batch)
+    # On XLA:CPU a convolution runs many times slower inside a loop than outside.
+    slow_loop = jax.default_backend() == "cpu" and "conv_general_dilated" in str(traced.jaxpr)
+    many = batch is None and not slow_loop
+    floats = [i for i, a in enumerate(traced.out_avals) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    run = _repeated(_checked(traced, floats, skip), traced.out_avals[len(leaves.arrays) :], len(floats), many)
+    compiled = jax.jit(run, donate_argnums=1, out_shardings=(placements(leaves.arrays), None, None))
+
+    def advance(arrays: list[Array], start: int, count: int, batch: Any) -> Any:
+        return compiled(traced.consts, arrays, start, count, seed, jax.tree.leaves(batch))
+
+    names = (*leaves.names, *(f"metrics/{name}" for name in metrics))
+    return Advance(advance, tuple(metrics), tuple(names[i] for i in floats), many)
+
+
+def _checked(traced: core.ClosedJaxpr, floats: list[int], skip: bool) -> Callable[..., Any]:
+    """One update from its trace, and for each output in `floats` whether it is finite."""
+    forms = [(a.shape, a.dtype) for a in traced.in_avals]
+
+    def step(constants: Any, arrays: list[Array], number: Array, seed: Array, batch: list[Array]) -> Any:
+        inputs = [*arrays, number, seed, *batch]
+        if (given := [(x.shape, x.dtype) for x in inputs]) != forms:
+            changed = sorted({f"{d}{list(s)}" for s, d in given} - {f"{d}{list(s)}" for s, d in forms})
+            raise ConfigError(f"data: a batch differs in form from the first one: {', '.join(changed)}")
+        # Arrays that update and draw close over are arguments: as constants they would be compiled in.
+        outputs = core.jaxpr_as_fun(core.ClosedJaxpr(traced.jaxpr, constants))(*inputs)
+        finite = jnp.stack([jnp.isfinite(outputs[i]).all() for i in floats] or [jnp.bool_(True)])
+        new, values = outputs[: len(arrays)], outputs[len(arrays) :]
+        if skip:
+            new = [_select(finite.all(), x, old) for x, old in zip(new, arrays, strict=True)]
+        return new, values, finite
+
+    return step
+
+
+def _repeated(step: Callable[..., Any], values: Sequence[Any], checked: int, many: bool) -> Callable[..., Any]:
+    """`count` steps in one call. The count is not static: any grouping of steps runs the same code."""
+
+    def run(constants: Any, arrays: list[Array], start: Any, count: Any, seed: Any, batch: Any) -> Any:
+        def body(carry: Any) -> Any:
+            number, arrays, _, health = carry
+            arrays, values, finite = step(constants, arrays, number, seed, batch)
+            return number + 1, arrays, values, _note(health, finite, number)
+
+        start, seed = jnp.asarray(start, jnp.int32), jnp.asarray(seed, jnp.int32)
+        zeros = [jnp.zeros(a.shape, a.dtype) for a in values]
+        well = Health(jnp.int32(0), jnp.int32(-1), jnp.ones(max(checked, 1), bool))
+        carry = (start, arrays, zeros, well)
+        carry = lax.while_loop(lambda c: c[0] < start + count, body, carry) if many else body(carry)
+        return carry[1:]
+
+    return run
+
+
+def _select(use_new: Array, new: Array, old: Array) -> Array:
+    if not is_key(new):
+        return lax.select(use_new, new, old)
+    data = lax.select(use_new, jax.random.key_data(new), jax.random.key_data(old))
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(new))
+
+
+def _note(health: Health, finite: Bool[Array, " L"], number: Int[Array, ""]) -> Health:
+    bad = ~finite.all()
+    first = bad & (health.first < 0)
+    return Health(health.bad + bad, jnp.where(first, number, health.first), jnp.where(first, finite, health.finite))
+
+
+def _same_form(new: Leaves, old: Leaves) -> list[Array]:
+    if new.structure != old.structure or new.names != old.names:
+        changed = sorted(set(new.names) ^ set(old.names))
+        raise ConfigError(f"update: the new state differs in structure from the old one: {changed[:5]}")
+    arrays = [x if is_key(x) else jnp.asarray(x) for x in new.arrays]
+    for name, x, before in zip(new.names, arrays, old.arrays, strict=True):
+        if (x.shape, x.dtype) != (before.shape, before.dtype):
+            forms = f"{before.dtype}{list(before.shape)} to {x.dtype}{list(x.shape)}"
+            raise ConfigError(f"update: state leaf {name} turns from {forms}; it must keep its form")
+    return [x if is_key(x) else lax.convert_element_type(x, x.dtype) for x in arrays]  # no weak types
+
+
+def _scalars(metrics: Any) -> dict[str, Array]:
+    if not isinstance(metrics, dict):
+        raise ConfigError(f"update: metrics must be a dict of scalars, got {type(metrics).__name__}")
+    for name, value in metrics.items():
+        if isinstance(value, dict) or jnp.ndim(value) != 0:
+            raise ConfigError(f"update: metric {name!r} must be a scalar; name groups as 'group/name'")
+    return {name: lax.convert_element_type(value, jnp.result_type(value)) for name, value in metrics.items()}

@@ -1,0 +1,126 @@
+"""The one training loop: a generator that draws, updates, checks, saves and stops cleanly.
+
+A run is a pure function of (state, seed, data): keys come from (seed, step), every update runs the same
+compiled code, and so a resumed run is bit-identical to one that was never interrupted.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from signal import Signals
+from typing import Any
+
+from gleanings.core._job import Job, Plan
+from gleanings.core._progress import Progress
+from gleanings.core._signals import stop_requests
+from gleanings.core.errors import ConfigError
+from gleanings.core.rundir import RunDirectory
+
+
+@dataclass(frozen=True)
+class Stop:
+    """On NaN or infinity: raise NumericsError."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """On NaN or infinity: undo that update and go on. Rows of metrics count them as `skipped`."""
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """On NaN or infinity: go back to the newest checkpoint, at most `times` times, then raise NumericsError.
+
+    `halve_rate` halves the learning rate that `optax.inject_hyperparams` keeps in the state; without it the
+    same updates run again, which helps only against a fault that does not repeat.
+    """
+
+    times: int = 3
+    halve_rate: bool = True
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a run yields: `metrics` of the update that led to `step`, and `state`, a copy that stays valid."""
+
+    step: int
+    metrics: dict[str, float]
+    state: Any
+    saved: bool
+
+
+def fit(
+    update: Callable[[Any, Any, Any], tuple[Any, dict[str, Any]]],
+    state: Any,
+    *,
+    steps: int,
+    seed: int,
+    draw: Callable[[Any, Any], Any] | None = None,
+    data: Iterable[Any] | None = None,
+    run: RunDirectory | None = None,
+    save_every: int = 1000,
+    log_every: int = 100,
+    on_nonfinite: Stop | Skip | Rollback = Stop(),
+    progress: bool = True,
+) -> Iterator[Event]:
+    """Apply `update(state, batch, key) -> (state, metrics)` until `steps`; yield at each log, save and the end.
+
+    The batch comes from `draw(state, key)`, compiled together with `update`, or from `data` (an iterator, with
+    `get_state` and `set_state` if there is a `run`), or is None. Update number s, from 0, gets the keys
+    `stream(seed, "update", s)` and `stream(seed, "draw", s)`. Float leaves of the state and metrics must stay
+    finite. With a `run`, metrics and checkpoints are written, and the newest good checkpoint is resumed.
+    Ctrl-C and SIGTERM save, set the status `stopped`, and raise KeyboardInterrupt or SystemExit(143); a second
+    one leaves at once.
+
+    Raises ConfigError for arguments that do not fit, DataError when `data` ends early, NumericsError as
+    `on_nonfinite` says, CheckpointError when saving fails or nothing saved can be restored. Source: ours.
+    """
+    for name, value, least in (("steps", steps, 0), ("save_every", save_every, 1), ("log_every", log_every, 1)):
+        if value < least:
+            raise ConfigError(f"{name}: must be at least {least}, got {value}")
+    if not 0 <= seed < 2**31:
+        raise ConfigError(f"seed: must lie in 0..2**31-1, got {seed}")
+    if draw is not None and data is not None:
+        raise ConfigError("draw, data: give one of them, not both")
+    batches = None if data is None else iter(data)
+    if run is not None and batches is not None and not hasattr(batches, "set_state"):
+        raise ConfigError("data: a run that is saved needs an iterator with get_state and set_state")
+    policy = on_nonfinite if isinstance(on_nonfinite, Rollback) else Rollback(0, False)
+    if policy.times and run is None:
+        raise ConfigError("on_nonfinite: Rollback needs a run, whose checkpoints it goes back to")
+    skip = isinstance(on_nonfinite, Skip)
+    plan = Plan(update, draw, batches, run, steps, seed, save_every, log_every, skip, policy.times, policy.halve_rate)
+    job = Job(plan, state)
+    if policy.halve_rate and not job.rates():
+        raise ConfigError(
+            "on_nonfinite: no learning rate to halve in the state; wrap the optimiser in "
+            "optax.inject_hyperparams with a constant learning_rate, or set halve_rate=False"
+        )
+    return _events(job, progress)
+
+
+def _events(job: Job, shown: bool) -> Iterator[Event]:
+    with stop_requests() as stop:
+        metrics, damaged = job.resume()
+        with Progress(job.plan.steps, job.step, shown) as progress:
+            for file in damaged:
+                progress.note(f"damaged checkpoint passed over, resumed from step {job.step}: {file}")
+            if job.step >= job.plan.steps:
+                yield Event(job.step, metrics, job.state, job.saved == job.step)
+            pending = None
+            while pending is not None or (job.step < job.plan.steps and stop.signum is None):
+                more = job.step < job.plan.steps and stop.signum is None
+                call = job.dispatch() if more else None  # before the wait, so that the device never idles
+                if pending is not None:
+                    if not job.settle(pending):
+                        pending = None  # the run went back, and `call` belongs to what was given up
+                        continue
+                    if pending.snapshot is not None:
+                        metrics, saved = job.record(pending)
+                        yield Event(pending.step, metrics, job.leaves.join(pending.snapshot), saved)
+                    progress.update(pending.step, metrics)
+                pending = call
+        if stop.signum is not None:
+            job.save(metrics)
+            if job.plan.run is not None:
+                job.plan.run.set_status("stopped", step=job.step, signal=Signals(stop.signum).name)
+            stop.leave()

@@ -1,0 +1,1 @@
+"""File formats: readers that treat every file as untrusted."""

@@ -1,0 +1,256 @@
+"""The table of properties that every registered member passes."""
+
+import contextlib
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gleanings.estimators as library
+from gleanings.estimators import CoupledLOO, GumbelSoftmax
+from gleanings.estimators._base import AbstractEstimator
+
+from ._members import BIASED, BINARY, MEMBERS, NOT_BLIND, UNBIASED
+from ._oracle import exact, toy
+
+SIZES, VARIABLES, BATCHES = (2, 3, 5, 8), (1, 3), ((), (2,), (2, 3))
+DTYPES = ("float32", "float64")
+
+
+def table() -> list:
+    """Every member x K x D x batch x dtype; four a member are fast, and between them see each K, D, batch, dtype."""
+    rows = []
+    for i, (name, member) in enumerate(MEMBERS.items()):
+        cells = [
+            (K, D, batch, dtype)
+            for K in ((2,) if member.variable == "binary" else SIZES)
+            for D in VARIABLES
+            for batch in BATCHES
+            for dtype in DTYPES
+        ]
+        for j, (K, D, batch, dtype) in enumerate(cells):
+            if member.variable == "binary":
+                fast = j in ((2 * i) % 12, (2 * i + 7) % 12)
+            else:
+                k = SIZES.index(K) + i
+                fast = (D, batch, dtype) == (VARIABLES[k % 2], BATCHES[k % 3], DTYPES[k % 4 == 0])
+            marks = () if fast else pytest.mark.slow
+            label = f"{name}-K{K}-D{D}-{len(batch)}-{dtype}"
+            rows.append(pytest.param(member, name, K, D, batch, dtype, id=label, marks=marks))
+    return rows
+
+
+def precision(dtype: str) -> contextlib.AbstractContextManager:
+    return jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext()
+
+
+def event(member: AbstractEstimator, D: int, K: int) -> tuple[int, ...]:
+    return (D,) if member.variable == "binary" else (D, K)
+
+
+def random_logits(shape: tuple[int, ...], dtype: str = "float32", seed: int = 1) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def largest(x: jax.Array) -> float:
+    return float(np.abs(np.asarray(x, float)).max(initial=0))
+
+
+def test_the_table_holds_every_public_member():
+    public = {getattr(library, name) for name in library.__all__}
+    classes = {c for c in public if inspect.isclass(c) and issubclass(c, AbstractEstimator)}
+    assert {c for c in classes if not inspect.isabstract(c)} == {type(m) for m in MEMBERS.values()}
+
+
+@pytest.mark.parametrize(("member", "name", "K", "D", "batch", "dtype"), table())
+def test_shapes_dtypes_and_invariances(member, name, K, D, batch, dtype):
+    f = toy("mlp", D, K, binary=member.variable == "binary").f
+    with precision(dtype):
+        logits = random_logits((*batch, *event(member, D, K)), dtype)
+        checked = _check_linear if member.needs_gradient_of_f is False else _check_straight
+        value, cotangent = checked(member, name, f, logits)
+        assert (value.shape, value.dtype) == (batch, dtype)
+        assert (cotangent.shape, cotangent.dtype) == (logits.shape, dtype)
+        assert np.isfinite(value).all()
+        assert np.isfinite(cotangent).all()
+        if member.variable == "categorical":
+            assert largest(cotangent.sum(-1)) <= 1e-5 * max(largest(cotangent), 1e-3)
+
+
+def _check_linear(member, name, f, logits):
+    @jax.jit
+    def run(logits, key):
+        draw = member.draw(logits, key)
+        f_i = f(draw.samples)
+        combine = lambda values: member.cotangent(draw, values)
+        again = jax.random.clone  # the same key on purpose
+        moved = member(f, logits + 0.75 * (member.variable == "categorical"), again(key))
+        same = [combine(f_i), combine(f_i + 1e3), combine(3 * f_i), moved[1], moved[0]]
+        return draw, f_i, member.coefficients(draw), member(f, logits, again(key)), same
+
+    key = jax.random.key(5)
+    draw, f_i, A, (value, cotangent), (direct, raised, tripled, moved, moved_value) = run(logits, key)
+    n = member.evaluations(logits)
+    assert member.num_evaluations in (n, None)
+    assert draw.samples.shape == (n, *logits.shape) == A.shape
+    assert set(np.unique(draw.samples)) <= {0, 1}
+    if member.variable == "categorical":
+        assert (draw.samples.sum(-1) == 1).all()
+    np.testing.assert_allclose(draw.weights.sum(0), 1, rtol=1e-5)
+    np.testing.assert_allclose((draw.weights * f_i).sum(0), value, rtol=1e-5, atol=1e-6)
+    scale = max(largest(cotangent), 1e-2)
+    spread = f_i.reshape(*f_i.shape, *[1] * (A.ndim - f_i.ndim))
+    for other in [(A * spread).sum(0), direct, tripled / 3, moved]:
+        np.testing.assert_allclose(other, cotangent, rtol=0, atol=1e-5 * scale)
+    np.testing.assert_allclose(moved_value, value, rtol=1e-5, atol=1e-6)
+    if name not in NOT_BLIND:
+        assert largest(A.sum(0)) < 1e-5
+        assert largest(raised - cotangent) < 1e-2
+    return value, cotangent
+
+
+def _check_straight(member, name, f, logits):
+    @jax.jit
+    def run(logits, key):
+        variants = [f, lambda z: f(z) + 1e3, lambda z: 3 * f(z)]
+        moved = logits + 0.75 * (member.variable == "categorical")
+        again = jax.random.clone  # the same key on purpose
+        return [member(g, logits, again(key)) for g in variants] + [member(f, moved, key)]
+
+    (value, cotangent), (_, raised), (tripled_value, tripled), (_, moved) = run(logits, jax.random.key(5))
+    assert member.evaluations(logits) == 1
+    scale = max(largest(cotangent), 1e-2)
+    for other, tolerance in [(raised, 1e-2), (tripled / 3, 1e-5), (moved, 1e-5)]:
+        np.testing.assert_allclose(other, cotangent, rtol=0, atol=tolerance * scale)
+    np.testing.assert_allclose(tripled_value, 3 * value, rtol=1e-5)
+    return value, cotangent
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_degenerate_shapes_give_zeros_and_the_value_of_f(name):
+    """K = 1 (categorical), D = 0 and empty batches; f is called all the same."""
+    member = MEMBERS[name]
+    shapes = [(2, *event(member, 0, 3)), (0, *event(member, 2, 3)), (2, 0, *event(member, 1, 2))]
+    if member.variable == "categorical":
+        shapes += [(2, 3, 1)]
+    axes = tuple(range(-len(event(member, 1, 1)), 0))
+
+    def f(z):
+        return 2.5 + 0 * z.sum(axes)
+
+    results = jax.jit(lambda key: [member(f, random_logits(s), jax.random.clone(key)) for s in shapes])
+    for shape, (value, cotangent) in zip(shapes, results(jax.random.key(0)), strict=True):
+        assert cotangent.shape == shape
+        assert value.shape == shape[: len(shape) + axes[0]]
+        np.testing.assert_array_equal(cotangent, 0)
+        np.testing.assert_allclose(value, 2.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["rloo-2", "local", "iw", "tree", "coupled-4", "ars+", "disarm", "arms-4", "gumbel"])
+def test_half_precision_is_computed_in_float32_and_returned_as_given(name, dtype):
+    member = MEMBERS[name]
+    f = toy("mlp", 2, 3, binary=member.variable == "binary").f
+    logits = random_logits((4, *event(member, 2, 3)), dtype)
+    wide = jax.jit(lambda x, key: member(lambda z: f(z.astype(jnp.float32)), x, key))
+    _, half = wide(logits, jax.random.key(1))
+    _, single = wide(logits.astype(jnp.float32), jax.random.key(1))
+    assert half.dtype == dtype
+    if name != "gumbel":  # its sample is not one-hot, so f sees it rounded
+        np.testing.assert_array_equal(half, single.astype(dtype))
+    np.testing.assert_allclose(half.astype(float), single, rtol=0.05, atol=0.02)
+
+
+def z_scores(member, f, logits, draws, expected) -> np.ndarray:
+    """(mean cotangent - expected) / standard error, from one call on a batch of equal logits."""
+    run = jax.jit(lambda key: member(f, jnp.broadcast_to(logits, (draws, *logits.shape)), key)[1])
+    g = np.asarray(run(jax.random.key(11)), float)
+    return (g.mean(0) - expected) / (g.std(0) / math.sqrt(draws) + 1e-6)
+
+
+def unbiased(z: np.ndarray) -> bool:
+    return np.abs(z).max() <= 4.5 and (z**2).mean() <= 1 + 5 * math.sqrt(2 / z.size)
+
+
+@pytest.mark.parametrize(
+    ("draws", "K", "D"),
+    [(20_000, None, None), *[pytest.param(200_000, K, 3, marks=pytest.mark.slow) for K in (2, 3, 5)]],
+)
+@pytest.mark.parametrize("name", [*UNBIASED, *BINARY])
+def test_mean_of_many_draws_is_the_enumerated_gradient(name, draws, K, D):
+    """z against float64 enumeration, without the library's own check. Fast rows take turns in K and D."""
+    member, binary, turn = MEMBERS[name], name in BINARY, [*UNBIASED, *BINARY].index(name)
+    K, D = K or (3, 5, 2, 8)[turn % 4], D or (3, 1, 2)[turn % 3]
+    if binary and K != 3 and draws > 20_000:
+        pytest.skip("binary: one row is enough")
+    logits, f = toy("mlp", D, K, seed=turn, binary=binary)
+    logits = logits.astype(np.float32)
+    _, expected = exact(f, logits.astype(float), binary)
+    assert unbiased(z_scores(member, f, jnp.asarray(logits), draws, expected))
+
+
+@pytest.mark.parametrize("name", BIASED)
+def test_biased_members_fail_where_theory_says_so(name):
+    """All fail on mlp, K = 3; ReinMax is exact on a separable quadratic, the others are not."""
+    member, binary = MEMBERS[name], MEMBERS[name].variable == "binary"
+    for kind in ("mlp", "sep"):
+        logits, f = toy(kind, 4, 3, binary=binary)
+        z = z_scores(member, f, jnp.asarray(logits, jnp.float32), 20_000, exact(f, logits, binary)[1])
+        assert unbiased(z) == (kind == "sep" and "reinmax" in name)
+
+
+@pytest.mark.parametrize("name", ["coupled-4", "iw", "ars", "disarm", "gumbel-hard", "reinmax"])
+def test_check_unbiased_gives_the_verdict(name):
+    member, binary = MEMBERS[name], MEMBERS[name].variable == "binary"
+    for kind in ("mlp", "sep"):
+        logits, f = toy(kind, 3, 3, binary=binary)
+        result = check_unbiased(member, f, jnp.asarray(logits, jnp.float32), jax.random.key(2))
+        assert bool(result.passed) == (member.is_unbiased or (name, kind) == ("reinmax", "sep"))
+        if result.passed:
+            assert result.max_abs_z <= 4.5
+            assert result.mean_z2 <= 1 + 5 * math.sqrt(2 / logits.size)
+        assert "z" in str(result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*UNBIASED, *BINARY])
+def test_check_unbiased_passes_at_200_000_draws(name):
+    for kind in ("mlp", "sep"):
+        logits, f = toy(kind, 3, 3, seed=1, binary=name in BINARY)
+        key = jax.random.key(9)
+        result = check_unbiased(MEMBERS[name], f, jnp.asarray(logits, jnp.float32), key, draws=200_000)
+        assert result.passed
+        assert result.max_abs_z < 4.5
+
+
+@pytest.mark.parametrize("name", ["rloo-2", "local", "coupled-4", "iw", "ars+", "disarm", "reinmax"])
+def test_pytrees_share_the_values_of_f(name):
+    """Two leaves, E[g(a) h(b)] = E[g] E[h]: value, structure and the gradient of each leaf (mean within 4.5 se)."""
+    member, binary, draws = MEMBERS[name], MEMBERS[name].variable == "binary", 20_000
+    K = (3, 3) if name == "ars+" else (3, 5)
+    (a, g), (b, h) = (toy("sep", D, k, seed=D, binary=binary) for D, k in zip((2, 1), K, strict=True))
+    logits = {"a": jnp.asarray(a, jnp.float32), "b": (jnp.asarray(b, jnp.float32),)}
+    batched = jax.tree.map(lambda x: jnp.broadcast_to(x, (draws, *x.shape)), logits)
+    run = jax.jit(lambda key: member(lambda z: g(z["a"]) * h(z["b"][0]), batched, key))
+    value, cotangent = run(jax.random.key(3))
+    assert jax.tree.map(jnp.shape, cotangent) == jax.tree.map(jnp.shape, batched)
+    (E_g, dg), (E_h, dh) = exact(g, a, binary), exact(h, b, binary)
+    if name == "reinmax":  # exact for each leaf given the other, which is independent
+        assert not member.is_unbiased
+    for leaf, expected in [(cotangent["a"], dg * E_h), (cotangent["b"][0], E_g * dh), (value, E_g * E_h)]:
+        leaf = np.asarray(leaf, float)
+        se = leaf.std(0) / math.sqrt(draws) + 1e-7
+        assert np.abs((leaf.mean(0) - expected) / se).max() < 4.5
+
+
+def test_repeated_calls_are_equal_and_members_are_frozen():
+    logits, f = random_logits((3, 4)), toy("mlp", 3, 4).f
+    first, second = (CoupledLOO()(f, logits, jax.random.key(0))[1] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    with pytest.raises(AttributeError):
+        CoupledLOO().num_evaluations = 5
+    assert GumbelSoftmax(0.5) == GumbelSoftmax(0.5) != GumbelSoftmax(0.25)
+    assert not hasattr(CoupledLOO(), "__dict__") or hash(CoupledLOO()) == hash(CoupledLOO())
