@@ -33,7 +33,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/pyright
 
 readme: $(VENV)/.installed-studies
-	$(BIN)/python -m gleanings._readme README.md results
+	$(BIN)/python -m gleanings._readme README.md results $(ARGS)
 
 clean:
 	rm -rf $(VENV) .cache docs/_build

@@ -6,6 +6,7 @@ with the batch on one device and split over eight forced ones; differences over 
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -34,7 +35,11 @@ def probe(name: str, timeout_s: float = 600.0) -> dict[str, Any]:
 
 
 def _peak_mib() -> float:
-    unit = 1 if sys.platform == "darwin" else 1024
+    """Peak of this process: VmHWM where there is one, since Linux hands `ru_maxrss` down from parent to child."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())[0]) / 2**10
+    unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 

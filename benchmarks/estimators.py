@@ -57,8 +57,8 @@ class Options:
     """Regular expression that names of estimators must match (the baselines always run)."""
     repeats: int = 0
     """Timed calls of each step; 0: by size."""
-    compile_tries: int = 2
-    """Compilations of each step, of which the quickest counts."""
+    compile_tries: int = 0
+    """Compilations of each step, of which the quickest counts; 0: by size."""
     peers_python: Path | None = None
     """Interpreter of the environment with benchmarks/peers/requirements.txt."""
     output: Path = Path(__file__).parent / "results"
@@ -71,6 +71,10 @@ class Options:
     def count(self) -> int:
         """Timed calls of each step."""
         return self.repeats or (6 if self.quick else 30)
+
+    def tries(self) -> int:
+        """Compilations of each step."""
+        return self.compile_tries or (1 if self.quick else 3)
 
 
 def prepare(case: Case, estimator: ge.AbstractEstimator, shape: tuple[int, ...], tries: int) -> tuple[Row, Timer]:
@@ -90,7 +94,7 @@ def prepare(case: Case, estimator: ge.AbstractEstimator, shape: tuple[int, ...],
 def compare(case: Case, n: int, group: dict[str, Any], shape: tuple[int, ...], options: Options) -> Iterator[Row]:
     """Times the members that cost n evaluations and their baseline in turns; one row each, baseline first."""
     name, estimator = baseline(n, len(shape) == 1)
-    prepared = {key: prepare(case, e, shape, options.compile_tries) for key, e in {name: estimator, **group}.items()}
+    prepared = {key: prepare(case, e, shape, options.tries()) for key, e in {name: estimator, **group}.items()}
     samples = interleave({key: run for key, (_, run) in prepared.items()}, options.count())
     base = prepared[name][0] | summary(samples[name])
     for key, (facts, _) in prepared.items():

@@ -1,25 +1,20 @@
-"""`python -m gleanings._readme README.md results`: the claims table between two marks of the README."""
+"""`python -m gleanings._readme README.md results [--check]`: the README's claims table from committed evidence."""
 
 import sys
 from pathlib import Path
 
-from gleanings.core.errors import ConfigError
-from gleanings.core.study import results_table
+from gleanings.core.study import refresh_readme, results_table
 from gleanings.studies import STUDIES, load
 
-MARKS = ("<!-- claims: made by `make readme` -->\n", "<!-- end of claims -->\n")
 
-
-def refresh(readme: Path, results: Path) -> None:
-    """Put the table of `results` between the marks of `readme`. Raises: ConfigError without the marks."""
-    text = readme.read_text(encoding="utf-8")
-    before, start, rest = text.partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not (start and end):
-        raise ConfigError(f"{readme} needs the lines {MARKS[0].strip()} and {MARKS[1].strip()}")
+def main(readme: Path, results: Path, check: bool) -> int:
+    """Refresh the table in `readme`, or with `check` only say whether it is stale. Returns the exit status."""
     table = results_table(results, [load(name).about() for name in STUDIES])
-    readme.write_text(f"{before}{start}\n{table}\n{end}{after}", encoding="utf-8")
+    fresh = refresh_readme(readme, table, check)
+    if check and not fresh:
+        print(f"error: {readme} does not show the evidence in {results}: run `make readme`", file=sys.stderr)
+    return int(check and not fresh)
 
 
 if __name__ == "__main__":
-    refresh(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), "--check" in sys.argv[3:]))

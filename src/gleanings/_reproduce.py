@@ -104,7 +104,7 @@ def report(run: RunPath) -> None:
     entries = []
     for study, folder in _finished(run):
         evidence = Evidence.load(folder / "evidence.json")
-        verdict = study.judge(evidence)
+        verdict = study.decide(evidence)
         entries.append(study.entry(evidence, verdict, write_report(study, evidence, verdict, folder / "report.html")))
     if (run / "config.json").is_file():
         print(scoreboard(_with_absent(entries), run))

@@ -280,3 +280,22 @@ def test_rows_count_skipped_updates():
     options = {"steps": 20, "seed": 0, "log_every": 10, "on_nonfinite": Skip(), "progress": False}
     events = list(fit(sometimes, state, data=data, **options))
     assert [(int(e.state["n"]), e.metrics["skipped"]) for e in events] == [(8, 2.0), (16, 2.0)]
+
+
+def test_sharded_state_resumes_in_its_place(tmp_path):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    state = {"x": jax.device_put(jnp.ones(16), sharding)}
+
+    def noisy(state, batch, key):
+        return {"x": 0.9 * state["x"] + jax.random.normal(key, (16,))}, {}
+
+    options = {"steps": 20, "seed": 0, "log_every": 4, "progress": False}
+    *_, whole = fit(noisy, state, **options)
+    for resume in (False, True):
+        with RunDirectory.create(tmp_path / "r", {}, resume=resume) as run:
+            for event in fit(noisy, state, run=run, save_every=7, **options):
+                if event.step == 16 and not resume:
+                    break
+    assert event.state["x"].sharding == sharding
+    np.testing.assert_array_equal(event.state["x"], whole.state["x"])

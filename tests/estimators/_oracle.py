@@ -31,7 +31,10 @@ class Toy(NamedTuple):
 
 
 def toy(kind: str, D: int, K: int, seed: int = 0, binary: bool = False) -> Toy:
-    """The toys of the page: `mlp` couples all variables, `sep` is a sum over variables; all normal draws."""
+    """The toys of the page: `mlp` couples all variables, `sep` is a sum over variables; all normal draws.
+
+    f may be given other `weights` (those of another seed), so that one compiled program serves several toys.
+    """
     rng = np.random.default_rng(seed)
     event = (D,) if binary else (D, K)
     hidden, scale = (12, 3.5) if binary else (16, 4.0)
@@ -39,14 +42,13 @@ def toy(kind: str, D: int, K: int, seed: int = 0, binary: bool = False) -> Toy:
     w, d = rng.normal(size=(hidden, *event)).reshape(hidden, -1), rng.normal(size=hidden)
     levels = np.linspace(0, 1, 2 if binary else K)
 
-    def f(z: Any) -> Any:
+    def f(z: Any, weights: tuple = (w.T, c, d)) -> Any:
         xp: ModuleType = np if isinstance(z, np.ndarray) else jnp
         if kind == "sep":
             v = z if binary else z @ xp.asarray(levels, z.dtype)
             return ((v - 0.49) ** 2).sum(-1)
-        flat = z.reshape(*z.shape[: z.ndim - len(event)], -1)
-        hidden_units = xp.tanh(0.7 * flat @ xp.asarray(w.T, z.dtype) + xp.asarray(d, z.dtype))
-        return hidden_units @ xp.asarray(c, z.dtype)
+        w, c, d = (xp.asarray(x, z.dtype) for x in weights)
+        return xp.tanh(0.7 * z.reshape(*z.shape[: z.ndim - len(event)], -1) @ w + d) @ c
 
     return Toy(logits, f)
 
@@ -64,6 +66,18 @@ def exact(f: Any, logits: np.ndarray, binary: bool = False) -> tuple[float, np.n
     weight = (np.where(c == 1, q, 1 - q) if binary else (o * q).sum(-1)).prod(-1)
     f_c = f(o)
     return weight @ f_c, np.tensordot(weight * f_c, o - q, 1)
+
+
+def leave_one_out_variance(f: Any, logits: np.ndarray, n: int, binary: bool = False) -> float:
+    """Total variance of RLOO-n by enumeration: that of the sample covariance of f and the score."""
+    q = probabilities(logits, binary)
+    c = all_outcomes(len(q), 2 if binary else q.shape[1])
+    o = c.astype(float) if binary else np.eye(q.shape[1])[c]
+    weight = (np.where(c == 1, q, 1 - q) if binary else (o * q).sum(-1)).prod(-1)
+    x, s = f(o) - weight @ f(o), (o - q).reshape(len(c), -1)
+    m11, m22 = (weight * x) @ s, (weight * x**2) @ s**2
+    rest = (weight @ x**2) * (weight @ s**2) / (n - 1)
+    return float((m22 - (n - 2) / (n - 1) * m11**2 + rest).sum() / n)
 
 
 # A binary decomposition of categories is a leaf (an int) or a pair (subtree where bit = 0, where bit = 1).

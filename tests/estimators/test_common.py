@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gleanings.estimators as library
-from gleanings.estimators import CoupledLOO, GumbelSoftmax
+from gleanings.estimators import CoupledLOO, GumbelSoftmax, check_unbiased
 from gleanings.estimators._base import AbstractEstimator
 
 from ._members import BIASED, BINARY, MEMBERS, NOT_BLIND, UNBIASED
@@ -85,7 +85,10 @@ def _check_linear(member, name, f, logits):
     def run(logits, key):
         draw = member.draw(logits, key)
         f_i = f(draw.samples)
-        combine = lambda values: member.cotangent(draw, values)
+
+        def combine(values):
+            return member.cotangent(draw, values)
+
         again = jax.random.clone  # the same key on purpose
         moved = member(f, logits + 0.75 * (member.variable == "categorical"), again(key))
         same = [combine(f_i), combine(f_i + 1e3), combine(3 * f_i), moved[1], moved[0]]
@@ -211,7 +214,7 @@ def test_check_unbiased_gives_the_verdict(name):
         assert bool(result.passed) == (member.is_unbiased or (name, kind) == ("reinmax", "sep"))
         if result.passed:
             assert result.max_abs_z <= 4.5
-            assert result.mean_z2 <= 1 + 5 * math.sqrt(2 / logits.size)
+            assert result.mean_z2 <= 1 + 5 * math.sqrt(2 / (logits.size - (0 if binary else len(logits))))
         assert "z" in str(result)
 
 
@@ -228,7 +231,10 @@ def test_check_unbiased_passes_at_200_000_draws(name):
 
 @pytest.mark.parametrize("name", ["rloo-2", "local", "coupled-4", "iw", "ars+", "disarm", "reinmax"])
 def test_pytrees_share_the_values_of_f(name):
-    """Two leaves, E[g(a) h(b)] = E[g] E[h]: value, structure and the gradient of each leaf (mean within 4.5 se)."""
+    """Two leaves, E[g(a) h(b)] = E[g] E[h]: value, structure and the gradient of each leaf (mean within 4.5 se).
+
+    ReinMax is exact here too: given the other leaf, each is a separable quadratic.
+    """
     member, binary, draws = MEMBERS[name], MEMBERS[name].variable == "binary", 20_000
     K = (3, 3) if name == "ars+" else (3, 5)
     (a, g), (b, h) = (toy("sep", D, k, seed=D, binary=binary) for D, k in zip((2, 1), K, strict=True))
@@ -238,8 +244,6 @@ def test_pytrees_share_the_values_of_f(name):
     value, cotangent = run(jax.random.key(3))
     assert jax.tree.map(jnp.shape, cotangent) == jax.tree.map(jnp.shape, batched)
     (E_g, dg), (E_h, dh) = exact(g, a, binary), exact(h, b, binary)
-    if name == "reinmax":  # exact for each leaf given the other, which is independent
-        assert not member.is_unbiased
     for leaf, expected in [(cotangent["a"], dg * E_h), (cotangent["b"][0], E_g * dh), (value, E_g * E_h)]:
         leaf = np.asarray(leaf, float)
         se = leaf.std(0) / math.sqrt(draws) + 1e-7
@@ -253,4 +257,4 @@ def test_repeated_calls_are_equal_and_members_are_frozen():
     with pytest.raises(AttributeError):
         CoupledLOO().num_evaluations = 5
     assert GumbelSoftmax(0.5) == GumbelSoftmax(0.5) != GumbelSoftmax(0.25)
-    assert not hasattr(CoupledLOO(), "__dict__") or hash(CoupledLOO()) == hash(CoupledLOO())
+    assert hash(CoupledLOO()) == hash(CoupledLOO())  # a static argument of jit

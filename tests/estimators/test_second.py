@@ -1,5 +1,7 @@
 """Second algorithms: the same quantity computed another way, to 1e-6."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,8 +59,8 @@ def test_two_coupled_draws_are_the_three_cases(structure, order, float64):
     f = toy("mlp", 2, 5).f
     paper = {"stick": DisARMSB, "tree": DisARMTree}[structure](order=order)
     for estimator in [CoupledLOO(2, structure, "pairs", order), CoupledLOO(2, structure, order=order), paper]:
-        draw = estimator.draw(jnp.asarray(logits), jax.random.key(1))
-        cotangent = estimator.cotangent(draw, f(draw.samples))
+        draw = jax.jit(estimator.draw)(jnp.asarray(logits), jax.random.key(1))
+        cotangent = jax.jit(estimator.cotangent)(draw, f(draw.samples))
         z, f_i = np.asarray(draw.samples).argmax(-1), np.asarray(f(draw.samples))
         for b, d in np.ndindex(60, 2):
             theta, node = logits[b, d], decomposition(logits[b, d], structure, order)
@@ -72,9 +74,9 @@ def test_without_correlation_the_nodes_add_up_to_leave_one_out(structure, coupli
     monkeypatch.setattr(_coupling, "excess_correlation", lambda logit, size: jnp.zeros_like(logit))
     logits = jnp.asarray(np.random.default_rng(3).normal(size=(40, 2, 5)))
     estimator = CoupledLOO(4, structure, coupling)
-    draw = estimator.draw(logits, jax.random.key(4))
+    draw = jax.jit(estimator.draw)(logits, jax.random.key(4))
     s = draw.samples - jax.nn.softmax(logits)
-    np.testing.assert_allclose(estimator.coefficients(draw), (s - s.mean(0)) / 3, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(estimator.coefficients)(draw), (s - s.mean(0)) / 3, atol=1e-6)
 
 
 def test_leave_one_out_equals_the_mean_of_the_others_as_baseline():
@@ -90,13 +92,13 @@ def test_disarm_is_arm_averaged_over_the_uniform(a):
     """By integration of ARM over each u-interval that gives one (b, b~), and by the library's own ARM draws."""
     logits, draws = jnp.full((20_000, 1), a, jnp.float32), {}
     for estimator in (DisARM(), ARM()):
-        draw = estimator.draw(logits, jax.random.key(6))
+        draw = jax.jit(estimator.draw)(logits, jax.random.key(6))
         pair = np.asarray(draw.samples[:, :, 0]).astype(int).T
-        draws[type(estimator)] = pair, np.asarray(estimator.coefficients(draw))[0, :, 0]
+        draws[type(estimator)] = pair, np.asarray(jax.jit(estimator.coefficients)(draw))[0, :, 0]
     p = sigmoid(a)
     ends = sorted({0.0, 1.0, p, 1 - p})
     cells: dict[tuple[int, int], list[tuple[float, float]]] = {}
-    for low, high in zip(ends, ends[1:], strict=False):
+    for low, high in itertools.pairwise(ends):
         u = (low + high) / 2
         cells.setdefault((int(u < p), int(1 - u < p)), []).append((high - low, 0.5 - u))
     for pair, parts in cells.items():
@@ -170,17 +172,26 @@ def test_exact_gradient_equals_enumeration_in_numpy(binary, float64):
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
 def test_biased_members_are_their_jacobian_products(temperature):
     """f = w . z, whose value tells which category was drawn, or for K = 2 the relaxed sample itself."""
-    J = lambda v, x: v * (x - (v * x).sum())
+
+    def J(v, x):
+        return v * (x - (v * x).sum())
+
     w, theta = np.array([0.3, -1.0, 2.0, 0.7]), np.array([[0.5, 1.0, -0.2, 0.1]])
     q, tempered = softmax(theta[0]), softmax(theta[0] / temperature)
-    linear = lambda z, w=w: (z @ jnp.asarray(w, jnp.float32)).sum(-1)
+
+    def linear(z, w=w):
+        return (z @ jnp.asarray(w, jnp.float32)).sum(-1)
+
     logits = jnp.asarray(theta, jnp.float32)
     for seed in range(8):
         value, g = ReinMax(temperature)(linear, logits, jax.random.key(seed))
         o = np.isclose(w, value).astype(float)
         np.testing.assert_allclose(g[0], 2 * J((tempered + o) / 2, w) - J(q, w) / 2, atol=1e-6)
         np.testing.assert_allclose(StraightThrough()(linear, logits, jax.random.key(seed))[1][0], J(q, w), atol=1e-6)
-        pair = lambda z: linear(z, np.array([0.0, 1.0]))
+
+        def pair(z):
+            return linear(z, np.array([0.0, 1.0]))
+
         y, g = GumbelSoftmax(temperature)(pair, logits[:, :2], jax.random.key(seed))
         slope = float(y * (1 - y)) / temperature
         np.testing.assert_allclose(g[0], [-slope, slope], atol=1e-6)

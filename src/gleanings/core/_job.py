@@ -84,6 +84,7 @@ class Job:
         batch = None if plan.data is None else self._next(plan.data)
         if self._advance is None:
             self._advance = compile_advance(plan.update, plan.draw, self.leaves, plan.seed, batch, plan.skip)
+            self.leaves.arrays.clear()  # the initial state is needed no longer, and may be large
         boundary = min(plan.steps, *((self.step // n + 1) * n for n in (plan.log_every, plan.save_every)))
         count = min(self._limit, boundary - self.step) if self._advance.many else 1
         self.arrays, values, health = self._advance.run(self.arrays, self.step, count, batch)

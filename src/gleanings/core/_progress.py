@@ -15,7 +15,7 @@ class Progress:
     def __init__(self, total: int, start: int, shown: bool) -> None:
         self._total, self._start, self._shown = total, start, shown
         self._begun = self._last = time.monotonic()
-        self._metrics, self._bar = "", None
+        self._bar: Any = None
 
     def __enter__(self) -> "Progress":
         if self._shown and sys.stderr.isatty():
@@ -26,20 +26,20 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Show `step` and the last metrics, if anything is due."""
-        if metrics:
-            self._metrics = "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
+    def update(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Show `step` and the first metrics, if anything is due."""
         now = time.monotonic()
-        if not self._shown or now - self._last < (_LINE_S if self._bar is None else _BAR_S):
+        due = now - self._last >= (_LINE_S if self._bar is None else _BAR_S)
+        if not self._shown or not (due or (self._bar is not None and step == self._total)):
             return
         self._last = now
         rate = (step - self._start) / (now - self._begun)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=step, rate=f"{rate:.4g}/s", metrics=self._metrics)
+            self._bar.update(self._bar.task_ids[0], completed=step, rate=f"{rate:.4g}/s", metrics=text)
             return
         left = f"{(self._total - step) / rate / 60:.0f} min left" if rate > 0 else "no estimate yet"
-        self.note(f"step {step}/{self._total}  {rate:.4g}/s  {left}  {self._metrics}".rstrip())
+        self.note(f"step {step}/{self._total}  {rate:.4g}/s  {left}  {text}".rstrip())
 
     def note(self, text: str) -> None:
         """Print one line that stays."""

@@ -7,6 +7,7 @@ A step is one folder, complete or absent (it is renamed into place last):
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,9 +61,11 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def best(self) -> int | None:
-        """Step with the best value of the chosen metric, the newest among equals, or None."""
+        """Step with the best value of the chosen metric, the newest among equals; None if none is chosen."""
+        if self._best is None:
+            return None
         sign = -1 if self._mode == "min" else 1
-        values = [(sign * value, step) for step in self.steps() if (value := self._value(step)) is not None]
+        values = [(sign * value, step) for step in self.steps() if (value := self._value(step, self._best)) is not None]
         return max(values)[1] if values else None
 
     def save(
@@ -81,7 +84,7 @@ class Checkpoints:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            self._write(temporary, step, state, data_state, dict(metrics or {}))
+            self._write(temporary, step, state, data_state, {k: float(v) for k, v in (metrics or {}).items()})
             if folder.exists():
                 self._discard(folder)
             temporary.replace(folder)
@@ -127,8 +130,8 @@ class Checkpoints:
             self._orbax.save((folder / "arrays").absolute(), stored)
         (folder / "step.json").write_text(text)
         (folder / "digests.json").write_text(json.dumps(digests(folder), indent=1))
-        for path in [folder, *folder.rglob("*")]:
-            sync(path)
+        with ThreadPoolExecutor(8) as pool:  # together, so that the file system can join the flushes
+            list(pool.map(sync, [folder, *folder.rglob("*")]))
 
     def _read(self, step: int, like: Any, skipped: tuple[str, ...]) -> Restored:
         folder = self._folder(step)
@@ -146,9 +149,9 @@ class Checkpoints:
         state = join([_as_like(loaded.get(f"{i:05d}"), array) for i, array in enumerate(arrays)])
         return Restored(step, state, data_state, metrics, skipped)
 
-    def _value(self, step: int) -> float | None:
+    def _value(self, step: int, metric: str) -> float | None:
         try:
-            return float(read_record(self._folder(step) / "step.json")[1][self._best or ""])
+            return float(read_record(self._folder(step) / "step.json")[1][metric])
         except (Damaged, KeyError, TypeError, ValueError):
             return None
 

@@ -112,7 +112,8 @@ def _events(job: Job, shown: bool) -> Iterator[Event]:
                 call = job.dispatch() if more else None  # before the wait, so that the device never idles
                 if pending is not None:
                     if not job.settle(pending):
-                        pending = None  # the run went back, and `call` belongs to what was given up
+                        progress.note(f"NaN or infinity before step {pending.step}, back to step {job.step}")
+                        pending = None  # `call` belongs to what was given up
                         continue
                     if pending.snapshot is not None:
                         metrics, saved = job.record(pending)

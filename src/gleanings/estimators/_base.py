@@ -105,7 +105,7 @@ class AbstractLinearEstimator(AbstractEstimator):
         draw = self.draw(logits, key)
         f_values = evaluate(f, draw.samples, draw.weights.shape)
         value = draw.logits.value(f_values, draw.weights)
-        return value, self.cotangent(draw, jax.lax.stop_gradient(f_values))
+        return value, self.cotangent(draw, f_values)
 
 
 class AbstractLeafwiseEstimator(AbstractLinearEstimator):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gleanings.estimators._coupling import Coupling, couple
+from gleanings.estimators._sampling import random_words
 
 
 class Sticks(NamedTuple):
@@ -33,7 +34,7 @@ def draw_sticks(
 ) -> tuple[Int[Array, "n *shape"], Sticks]:
     """n coupled positions in 0..K-1 and the sticks that led to them. Source: ours (see couple)."""
     sticks = stick_logits(logits)
-    words = jax.random.bits(key, (sticks.shape[0], num_draws, *sticks.shape[1:]), jnp.uint32)
+    words = random_words(key, (sticks.shape[0], num_draws), sticks.shape[1:])
     # Samples that have stopped stand alone; their bits are not read.
     alone = jnp.eye(num_draws, dtype=bool).reshape(num_draws, num_draws, *[1] * (logits.ndim - 1))
 
@@ -45,8 +46,10 @@ def draw_sticks(
         passed = alive & ~bits
         return (passed, position + passed), jnp.where(alive, weight, 0)
 
-    shape = (num_draws, *sticks.shape[1:])
-    start = (jnp.ones(shape, bool), jnp.zeros(shape, jnp.int32))
+    shape = (num_draws, *logits.shape[1:])
+    # Starts that are functions of the logits, so that under shard_map they vary as these do.
+    alive = jnp.broadcast_to(logits[0] == logits[0], shape)
+    start = (alive, jnp.zeros_like(alive, jnp.int32))
     (_, position), weight = jax.lax.scan(step, start, (sticks, words))
     return position, Sticks(sticks, weight)
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from gleanings.estimators._coupling import Coupling, couple
 from gleanings.estimators._logits import EXCLUDED
+from gleanings.estimators._sampling import random_words
 
 
 class Paths(NamedTuple):
@@ -28,14 +29,16 @@ def draw_tree(
     """n coupled positions in 0..K-1 and the paths that led to them. Source: ours (see couple)."""
     heap = _node_logits(logits)
     levels = heap.shape[0].bit_length() - 1
-    words = jax.random.bits(key, (levels, num_draws, *logits.shape[1:]), jnp.uint32)
+    words = random_words(key, (levels, num_draws), logits.shape[1:])
 
     def descend(node: Array, words: Array) -> tuple[Array, tuple[Array, Array]]:
         logit = jnp.take_along_axis(heap, node, 0)
         bits, weight = couple(logit, node[:, None] == node[None], words, coupling)
         return 2 * node + bits, (node, weight)
 
-    leaf, (node, weight) = jax.lax.scan(descend, jnp.ones(words.shape[1:], jnp.int32), words)
+    # The root as a function of the logits, so that under shard_map it varies as they do.
+    root = jnp.ones((num_draws, *logits.shape[1:]), jnp.int32) + (logits[0] != logits[0])
+    leaf, (node, weight) = jax.lax.scan(descend, root, words)
     return leaf - heap.shape[0], Paths(heap, node, weight)
 
 
@@ -56,7 +59,7 @@ def tree_cotangent(paths: Paths, centred: Float[Array, "n *shape"], num_categori
         logits = paths.logits[size : 2 * size]
         left = mass * jax.nn.sigmoid(-logits) - gradient
         right = mass * jax.nn.sigmoid(logits) + gradient
-        mass = jnp.stack([left, right], 1).reshape(2 * size, *mass.shape[1:])
+        mass = jnp.stack([left, right], 1).reshape(2 * size, *centred.shape[1:])
     return mass[:num_categories]
 
 
@@ -67,7 +70,7 @@ def _node_logits(logits: Array) -> Array:
     mass = jnp.pad(logits, [(0, 2**depth - k)] + [(0, 0)] * (logits.ndim - 1), constant_values=EXCLUDED)
     heap = []
     for _ in range(depth):
-        pairs = mass.reshape(-1, 2, *mass.shape[1:])
+        pairs = mass.reshape(mass.shape[0] // 2, 2, *mass.shape[1:])
         heap.append(pairs[:, 1] - pairs[:, 0])
         mass = jnp.logaddexp(pairs[:, 0], pairs[:, 1])
     return jnp.concatenate([jnp.zeros_like(mass), *heap[::-1]])

@@ -123,7 +123,7 @@ def variance_of(estimator: AbstractEstimator, f: Function, logits: PyTree, key: 
         estimator.evaluations(logits),
         moments.draws,
         float(moments.traces.mean()),
-        float(moments.traces.std(ddof=1) / np.sqrt(len(moments.traces))),
+        _standard_error(moments.traces),
     )
 
 
@@ -140,9 +140,13 @@ def compare(
     variable = estimators[0].variable
     small = num_outcomes(Logits.of(logits, variable)) <= MAX_OUTCOMES
     exact = _flatten(exact_gradient(f, logits, variable)[1]) if small else None
-    counts = {estimator.evaluations(logits) for estimator in estimators}
-    baselines = {n: variance_of(ReinforceLOO(n, variable=variable), f, logits, key, draws) for n in counts if n > 1}
-    rows = [_row(estimator, f, logits, key, draws, exact, baselines) for estimator in estimators]
+    counts = sorted({estimator.evaluations(logits) for estimator in estimators})
+    members = [*estimators, *(ReinforceLOO(n, variable=variable) for n in counts if n > 1)]
+    keys = jax.random.split(checked_key(key), len(members))
+    measured = [_moments(member, f, logits, k, draws) for member, k in zip(members, keys, strict=True)]
+    baselines = dict(zip([n for n in counts if n > 1], measured[len(estimators) :], strict=True))
+    pairs = zip(estimators, measured, strict=False)
+    rows = [_row(repr_of(member), member.evaluations(logits), moments, exact, baselines) for member, moments in pairs]
     rows.sort(key=lambda row: (row.num_evaluations, row.variance))
     ranked, seen = [], dict.fromkeys(counts, 0)
     for row in rows:
@@ -152,16 +156,8 @@ def compare(
 
 
 def _row(
-    estimator: AbstractEstimator,
-    f: Function,
-    logits: PyTree,
-    key: Array,
-    draws: int,
-    exact: np.ndarray | None,
-    baselines: dict[int, Variance],
+    name: str, n: int, moments: _Moments, exact: np.ndarray | None, baselines: dict[int, _Moments]
 ) -> ComparisonRow:
-    moments = _moments(estimator, f, logits, key, draws)
-    n = estimator.evaluations(logits)
     trace = float(moments.traces.mean())
     bias = max_z = float("nan")
     if exact is not None:
@@ -169,17 +165,22 @@ def _row(
         error = np.sqrt(moments.variance / moments.draws) + 1e-7 * np.abs(exact).max(initial=0)
         bias = float(np.linalg.norm(difference))
         max_z = float(np.max(np.abs(difference) / np.where(error > 0, error, 1), initial=0))
+    reference = float(baselines[n].traces.mean()) if n in baselines else 0.0
     return ComparisonRow(
-        estimator=repr_of(estimator),
+        estimator=name,
         num_evaluations=n,
         rank=0,
         variance=trace,
-        standard_error=float(moments.traces.std(ddof=1) / np.sqrt(len(moments.traces))),
-        ratio=trace / baselines[n].trace if n in baselines and baselines[n].trace > 0 else float("nan"),
+        standard_error=_standard_error(moments.traces),
+        ratio=trace / reference if reference > 0 else float("nan"),
         bias=bias,
         max_abs_z=max_z,
         microseconds=1e6 * moments.seconds,
     )
+
+
+def _standard_error(x: np.ndarray) -> float:
+    return float(x.std(ddof=1) / np.sqrt(len(x)))
 
 
 def _moments(estimator: AbstractEstimator, f: Function, logits: PyTree, key: Array, draws: int) -> _Moments:

@@ -7,6 +7,7 @@ Deviations from arXiv 2106.08056: any number of evaluations instead of two, syst
 from typing import ClassVar, Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -19,7 +20,7 @@ from gleanings.estimators._base import (
     check_num_evaluations,
 )
 from gleanings.estimators._coupling import Coupling
-from gleanings.estimators._sampling import arrange, ascending_order, leading, one_hot_at, restore, trailing
+from gleanings.estimators._sampling import arrange, ascending_order, one_hot_at, restore
 from gleanings.estimators._stick import draw_sticks, stick_cotangent
 from gleanings.estimators._tree import draw_tree, tree_cotangent
 
@@ -40,10 +41,12 @@ class _AbstractCoupled(AbstractLeafwiseEstimator):
         check_choice("variable", self.variable, ("categorical", "binary"))
 
     def _draw_leaf(self, logits: Array, key: Array) -> tuple[Array, Residual]:
-        by_category = leading(logits)
-        order = ascending_order(by_category) if self.order else None
+        order = ascending_order(logits) if self.order else None
         draw = draw_tree if self.structure == "tree" else draw_sticks
-        position, path = draw(arrange(by_category, order), key, self.evaluations(logits), self.coupling)
+        # The barrier keeps XLA from computing the draw again inside each of its consumers.
+        position, path = jax.lax.optimization_barrier(
+            draw(arrange(logits, order), key, self.evaluations(logits), self.coupling)
+        )
         return one_hot_at(position, order, logits.shape[-1], logits.dtype), (order, path)
 
     def _cotangent_leaf(self, logits: Array, residual: Residual, f_values: Array) -> Array:
@@ -54,7 +57,7 @@ class _AbstractCoupled(AbstractLeafwiseEstimator):
             by_position = tree_cotangent(path, centred, logits.shape[-1])
         else:
             by_position = stick_cotangent(path, centred)
-        return trailing(restore(by_position, order))
+        return restore(by_position, order)
 
 
 class CoupledLOO(_AbstractCoupled):

@@ -13,7 +13,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.estimators._base import AbstractEstimator, AbstractLinearEstimator, checked_key, checked_values
 from gleanings.estimators._logits import Logits
 from gleanings.estimators.straight import AbstractStraightEstimator
-from gleanings.estimators.transform import guard, link
+from gleanings.estimators.transform import first_order, link
 
 Settle = Callable[[Array], Array]
 
@@ -69,7 +69,7 @@ class Site:
 
         return jax.tree.map(broadcast, logits)
 
-    def settle(self, cost: Float[Array, "*axes"]) -> Float[Array, "*batch"]:
+    def settle(self, cost: Array) -> Float[Array, "*batch"]:
         """Expected cost `[*batch]` with all gradients attached, from the cost `[n_S, ..., n_1, *batch]`."""
         cost = checked_values(cost, (*self._axes, *(self._batch or ())))
         for settle in reversed(self._settle.values()):
@@ -108,8 +108,7 @@ def _draw_linear(estimator: AbstractLinearEstimator, logits: PyTree, key: Array,
 
     def settle(cost: Array) -> Array:
         cost = jnp.moveaxis(cost, 0, depth)
-        cotangent = cotangent_of(draw, jax.lax.stop_gradient(cost))
-        return link(value_of(draw, cost), jax.lax.stop_gradient(cotangent), logits)
+        return link(value_of(draw, cost), cotangent_of(draw, cost), logits)
 
     return samples, settle
 
@@ -140,4 +139,5 @@ def _attach(estimator: AbstractStraightEstimator, z: Array, residual: PyTree, lo
 @_attach.defjvp
 def _attach_jvp(estimator: AbstractStraightEstimator, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     z, residual, logits = primals
-    return z, estimator.jacobian_product(guard(residual, logits), tangents[2])
+    residual = jax.tree.map(lambda leaf: first_order(leaf, logits), residual)
+    return z, estimator.jacobian_product(residual, tangents[2])

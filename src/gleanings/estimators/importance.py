@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gleanings.estimators._base import AbstractLeafwiseEstimator, Residual, Variable, check_choice
-from gleanings.estimators._sampling import arrange, ascending_order, leading, one_hot_at, uniform_midpoints
+from gleanings.estimators._sampling import arrange, ascending_order, one_hot_at, uniform_midpoints
 from gleanings.estimators._stick import stick_logits
 
 
@@ -27,9 +27,8 @@ class DisARMIW(AbstractLeafwiseEstimator):
         check_choice("variable", self.variable, ("categorical", "binary"))
 
     def _draw_leaf(self, logits: Array, key: Array) -> tuple[Array, Residual]:
-        by_category = leading(logits)
-        order = ascending_order(by_category)
-        a = stick_logits(arrange(by_category, order))
+        order = ascending_order(logits)
+        a = stick_logits(arrange(logits, order))
         position, weight = antithetic_sticks(a, uniform_midpoints(key, a.shape, a.dtype))
         samples = one_hot_at(position, order, logits.shape[-1], logits.dtype)
         return samples, (samples, weight)
@@ -62,7 +61,8 @@ def antithetic_sticks(
         factor = jnp.where(parts, jax.nn.sigmoid(jnp.abs(a)), factor)
         return (passed, position + passed, weight * factor), None
 
-    shape = a.shape[1:]
-    start = (jnp.ones((2, *shape), bool), jnp.zeros((2, *shape), jnp.int32), jnp.ones(shape, a.dtype))
+    # Starts that are functions of the draws, so that under shard_map they vary as these do.
+    alive = jnp.broadcast_to(u.sum(0) >= 0, (2, *a.shape[1:]))
+    start = (alive, jnp.zeros_like(alive, jnp.int32), jnp.ones_like(alive[0], a.dtype))
     (_, position, weight), _ = jax.lax.scan(step, start, (a, u))
     return position, weight

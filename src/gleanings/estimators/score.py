@@ -18,6 +18,9 @@ from gleanings.estimators._base import (
 from gleanings.estimators._logits import Logits
 from gleanings.estimators._sampling import sample_categorical
 
+# Up to this many draws an unrolled sum is the fastest on CPU; it grows the program.
+_UNROLL_LIMIT = 16
+
 
 class Reinforce(AbstractLeafwiseEstimator):
     """mean_i f_i (o_i - q), over n independent draws.
@@ -70,8 +73,10 @@ class ReinforceLOO(AbstractLeafwiseEstimator):
 
 def _score_sum(samples: Array, q: Array, coefficients: Array) -> Array:
     """sum_i c_i (o_i - q), with c `[n, *batch]`."""
-    c = coefficients[..., None, None]
-    return (c * samples).sum(0) - c.sum(0) * q
+    if len(samples) > _UNROLL_LIMIT:
+        return jnp.einsum("n...,n...dk->...dk", coefficients, samples - q)
+    terms = zip(coefficients, samples, strict=True)
+    return sum((c[..., None, None] * (sample - q) for c, sample in terms), start=jnp.zeros_like(q))
 
 
 class LocalExpectation(AbstractLinearEstimator):
@@ -149,7 +154,7 @@ def _by_shift(x: Array, z: Array) -> Array:
 def _flipped_probabilities(q: Array, z: Array) -> Array:
     """Probability q_dk of each flip, in the order of `_flips`: `[D * (K - 1), *batch]`."""
     by_shift = jnp.moveaxis(_by_shift(q, z)[..., 1:], (-2, -1), (0, 1))
-    return by_shift.reshape(-1, *q.shape[:-2])
+    return by_shift.reshape(_num_flips(q), *q.shape[:-2])
 
 
 def _local_values(z: Array, own: Array, flipped: Array) -> Array:

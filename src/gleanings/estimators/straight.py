@@ -85,7 +85,7 @@ def _value_and_gradient(
         raise ConfigError(message)
     f_values = checked_values(f_values, shape)
     (gradients,) = pull(jnp.ones_like(f_values))
-    return f_values, jax.lax.stop_gradient(gradients)
+    return f_values, gradients
 
 
 def softmax_product(v: Float[Array, "*batch K"], x: Float[Array, "*batch K"]) -> Float[Array, "*batch K"]:

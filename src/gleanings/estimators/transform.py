@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from gleanings.core.errors import GleaningsError
@@ -24,9 +25,8 @@ def expect(estimator: AbstractEstimator) -> Callable[[ParametricFunction], Objec
 
     def decorate(f: ParametricFunction) -> Objective:
         def objective(params: PyTree, logits: PyTree, key: Array) -> Float[Array, "*batch"]:
-            fixed = jax.lax.stop_gradient(logits)
-            value, cotangent = estimator(lambda z: f(params, z), fixed, key)
-            return link(value, jax.lax.stop_gradient(cotangent), logits)
+            value, cotangent = estimator(lambda z: f(params, z), jax.lax.stop_gradient(logits), key)
+            return link(value, cotangent, logits)
 
         return objective
 
@@ -46,22 +46,25 @@ def link(
 def _link_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     value, cotangent, logits = primals
     value_dot, _, logits_dot = tangents
-    guarded = guard(cotangent, logits)
-    for g, dot in zip(jax.tree.leaves(guarded), jax.tree.leaves(logits_dot), strict=True):
+    for leaves in zip(*map(jax.tree.leaves, (cotangent, logits, logits_dot)), strict=True):
+        g, at, dot = leaves
         axes = tuple(range(value.ndim, g.ndim))
-        value_dot = value_dot + (g * dot).sum(axes).astype(value.dtype)
+        value_dot = value_dot + (first_order(g, at) * dot).sum(axes).astype(value.dtype)
     return value, value_dot
 
 
+def first_order(derivative: Float[Array, "..."], logits: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`derivative`, marked as one in `logits` that must not be differentiated in them again. Source: ours."""
+    return jnp.where(jnp.isnan(_differentiable_never(logits)), jnp.nan, derivative)
+
+
 @jax.custom_jvp
-def guard(cotangent: PyTree, logits: PyTree) -> PyTree:
-    """`cotangent`; differentiating it raises GleaningsError instead of giving a silent zero. Source: ours."""
-    del logits
-    return cotangent
+def _differentiable_never(logits: Array) -> Array:
+    return logits
 
 
-@guard.defjvp
-def _guard_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+@_differentiable_never.defjvp
+def _differentiable_never_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     raise GleaningsError(
         "estimator gradients are first order: the second derivative of an expectation in its logits is not available"
     )

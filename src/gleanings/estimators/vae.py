@@ -8,22 +8,22 @@ the decoder mirrors the encoder; the estimator is chosen freely.
 """
 
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from gleanings.core.errors import ConfigError
 from gleanings.data.images import binarise
 from gleanings.estimators._base import AbstractEstimator
-from gleanings.estimators.coupled import CoupledLOO
 from gleanings.estimators.transform import expect
 
-Layers = list[tuple[Float[Array, "inputs outputs"], Float[Array, " outputs"]]]
+Layers = list[tuple[Float[Array, "_ _"], Float[Array, " _"]]]
+AnyArray = Array | np.ndarray
 Metrics = dict[str, Float[Array, ""]]
 _SLOPE = 0.2  # of the leaky ReLU, for negative inputs
 _AT_ONCE = 64  # images whose bound is computed together
@@ -31,10 +31,10 @@ _AT_ONCE = 64  # images whose bound is computed together
 
 @dataclass(frozen=True)
 class Config:
-    """Shape and optimisation of the autoencoder; the defaults are those of the paper's released launcher."""
+    """How the autoencoder is shaped and trained; the defaults are those of the paper's released launcher."""
 
-    estimator: AbstractEstimator = CoupledLOO(4)
-    """How the encoder's gradient is estimated; for categorical variables."""
+    estimator: AbstractEstimator
+    """How the encoder's gradient is estimated, such as `CoupledLOO(4)`; for categorical variables."""
     variables: int = 20
     """Number D of latent variables."""
     categories: int = 10
@@ -78,15 +78,15 @@ class Bound(NamedTuple):
 
 
 def encode(
-    params: CategoricalVAE, mean: Float[Array, " P"], images: Float[Array, "*batch P"]
+    params: CategoricalVAE, mean: Float[Array, " P"], images: Float[AnyArray, "*batch P"]
 ) -> Float[Array, "*batch D K"]:
     """Logits of q(z|x). The mean of the training images is subtracted from the input. Source: released launcher."""
-    return _mlp(params.encoder, images - mean).reshape(*images.shape[:-1], *params.prior.shape)
+    return _mlp(params.encoder, jnp.asarray(images) - mean).reshape(*images.shape[:-1], *params.prior.shape)
 
 
 def log_weight(
     params: CategoricalVAE,
-    images: Float[Array, "*batch P"],
+    images: Float[AnyArray, "*batch P"],
     logits: Float[Array, "*batch D K"],
     z: Float[Array, "*samples D K"],
 ) -> Float[Array, "*samples"]:
@@ -102,12 +102,12 @@ def log_weight(
     return log_likelihood + (z * difference).sum((-2, -1))
 
 
-def init(config: Config, key: Array, example: Float[Array, "N *pixels"]) -> State:
+def init(config: Config, key: Array, example: Float[AnyArray, "N *pixels"]) -> State:
     """Fresh parameters for images like `example`, training images with grey levels in 0..1.
 
     Their mean centres the input, and as logit(clip(mean, .001, .999)) is the decoder's first output bias.
     """
-    mean = example.reshape(len(example), -1).mean(0).astype(jnp.float32)
+    mean = jnp.asarray(example, jnp.float32).reshape(len(example), -1).mean(0)
     pixels, latents = mean.size, config.variables * config.categories
     encoder_key, decoder_key = jax.random.split(key)
     encoder = _layers(encoder_key, (pixels, *config.hidden, latents))
@@ -118,7 +118,7 @@ def init(config: Config, key: Array, example: Float[Array, "N *pixels"]) -> Stat
     return State(params, mean, _optimiser(config).init(params), jnp.int32(0))
 
 
-def update(config: Config, state: State, batch: Float[Array, "B *pixels"], key: Array) -> tuple[State, Metrics]:
+def update(config: Config, state: State, batch: Float[AnyArray, "B *pixels"], key: Array) -> tuple[State, Metrics]:
     """One step of gradient ascent on the ELBO of `batch`, grey levels in 0..1 whose pixels are drawn by `key`.
 
     Metrics: `vae/elbo` in nats, `vae/max_probability` the mean over variables of max_k q_k.
@@ -136,10 +136,13 @@ def update(config: Config, state: State, batch: Float[Array, "B *pixels"], key: 
     (negative_elbo, logits), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
     step, optimiser = _optimiser(config).update(gradient, state.optimiser, state.params)
     metrics = {"vae/elbo": -negative_elbo, "vae/max_probability": jax.nn.softmax(logits).max(-1).mean()}
-    return State(optax.apply_updates(state.params, step), state.mean, optimiser, state.step + 1), metrics
+    params = jax.tree.map(lambda leaf, change: leaf + change, state.params, step)
+    return State(params, state.mean, optimiser, state.step + 1), metrics
 
 
-def bound(config: Config, state: State, images: Float[Array, "B *pixels"], key: Array, num_samples: int = 100) -> Bound:
+def bound(
+    config: Config, state: State, images: Float[AnyArray, "B *pixels"], key: Array, num_samples: int = 100
+) -> Bound:
     """Lower bounds on log p(x) of each of `images`, from `num_samples` draws of z; pixels are drawn by `key`.
 
     Source: Burda et al. 2016, arXiv 1509.00519, equation 8 (the importance-weighted bound).
@@ -187,13 +190,12 @@ def _layers(key: Array, sizes: tuple[int, ...]) -> Layers:
     return [(glorot(key, (inputs, outputs)), jnp.zeros(outputs)) for key, inputs, outputs in shapes]
 
 
-def _optimiser(config: Config) -> optax.GradientTransformation:
+def _optimiser(config: Config) -> Any:
     adam = optax.adam(config.learning_rate)
     if config.prior_learning_rate is None:
         return adam
     return optax.partition({"nets": adam, "prior": optax.sgd(config.prior_learning_rate)}, _labels)
 
 
-def _labels(params: CategoricalVAE) -> CategoricalVAE:
-    nets = partial(jax.tree.map, lambda _: "nets")
-    return CategoricalVAE(nets(params.encoder), nets(params.decoder), "prior")  # pyright: ignore[reportArgumentType]
+def _labels(params: CategoricalVAE) -> PyTree:
+    return jax.tree_util.tree_map_with_path(lambda path, _: "prior" if path[0].name == "prior" else "nets", params)

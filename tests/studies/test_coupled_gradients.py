@@ -1,0 +1,275 @@
+"""The study of coupled gradients: its rule on made-up evidence, its controls and measurements, a smoke run."""
+
+import dataclasses
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gleanings import studies
+from gleanings.core.errors import ConfigError, GleaningsError
+from gleanings.core.executor import InProcess, TaskResult
+from gleanings.core.report import Report
+from gleanings.core.study import Cost, Evidence, StudyConfig, run_study
+from gleanings.estimators import DisARMTree, ReinforceLOO, check_unbiased, exact_gradient, variance_of
+from gleanings.estimators.toys import toy
+from gleanings.studies import _coupled_setup as setup
+from gleanings.studies import _coupled_vae, coupled_gradients
+from gleanings.studies._coupled_judge import SEEDS_FOR_C4, interval_of, judge, log_ratios
+from gleanings.studies._coupled_moments import Moments, moments, plain_compilation
+from gleanings.studies._coupled_setup import BASKET, BIASED, DIGITS, LARGE, LAUNCHER, NEW, PAPER, QUICK, SMOKE, UNBIASED
+from gleanings.studies._coupled_text import reading
+
+STUDY = studies.load("coupled-gradients")
+GAINS = dict.fromkeys(PAPER, -0.08) | dict.fromkeys(NEW, -0.1) | {"pairs-4": 0.3, "pairs-8": 0.5}
+GAINS |= {"ars": 2.0, "ars+": 1.5, "arsm": 1.0}
+
+
+def made_up(gains=None, *, noise=0.05, seeds=3, bound=0.0, bound_seeds=3, failed=(), control=False, early=0.5):
+    """Evidence with log variances that differ from RLOO's by `gains`, times `early` before the last checkpoint."""
+    gains, rng = GAINS | (gains or {}), np.random.default_rng(0)
+    names = setup.with_baselines(BASKET, 8)
+    image = rng.normal(size=(seeds, 16))
+    basket = {}
+    for name in names:
+        n = setup.member(name).evaluations(jnp.zeros((1, 8)))
+        effect = gains.get(name, 0.0) * np.array([early, early, 1.0])[:, None, None]
+        cells = (
+            image - np.log(n) + effect + noise * rng.normal(size=(3, seeds, 16)) * (name not in ("rloo-4", "rloo-8"))
+        )
+        basket[name] = {"evaluations": n, "log_variance": cells.tolist(), "microseconds": 1.0 + n}
+    check = {"num_evaluations": 2, "draws": 20_000, "mean_z2": 1.0, "mean_z2_limit": 5.7, "bias": 0.01}
+    checks = [check | {"member": name, "max_abs_z": 2.0, "passed": name not in failed} for name in UNBIASED]
+    training = {}
+    for name in ("rloo-2", *PAPER, "reinmax"):
+        elbo = -24 + 0.2 * rng.normal(size=bound_seeds) + bound * (name in PAPER)
+        curve = {"elbo": [[-27.0, -25.0, -24.0]] * bound_seeds, "max_probability": [[0.2, 0.3, 0.4]] * bound_seeds}
+        final = {"test_elbo": elbo.tolist(), "test_importance_weighted": (elbo + 0.5).tolist()}
+        training[name] = {"seeds": list(range(bound_seeds)), "steps": [300, 1000, 3000], "milliseconds_per_step": 0.5}
+        training[name] |= curve | final
+    context = {
+        name: {"evaluations": 1, "log_variance": image.tolist(), "relative_bias": [0.3] * seeds, "microseconds": 1.0}
+        for name in ("local", *BIASED)
+    }
+    row = {"variance": 1.0, "standard_error": 0.01, "bias": 0.01, "noise": 0.01}
+    toys = [
+        row | {"objective": objective, "member": name, "evaluations": 2}
+        for objective in ("mlp", "sep")
+        for name in ("rloo-2", "tree")
+    ]
+    values = {
+        "dataset": "made-up",
+        "scale": dataclasses.asdict(dataclasses.replace(QUICK, seeds=seeds)),
+        "checkpoints": [300, 1000, 3000],
+        "unbiased": checks,
+        "control": check | {"member": "unsorted-iw", "max_abs_z": 6.0, "passed": control},
+        "toys": {"k3": toys},
+        "training": training,
+        "basket": basket,
+        "rivals": {name: basket[name] for name in ("ars", "rloo-8")},
+        "context": context,
+    }
+    return Evidence("coupled-gradients", "quick", values, Cost(1.0, 1.0, 1.0), "2026-01-01", {})
+
+
+ONE_WIN = {"sb": 0.1, "tree": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "label", "outcomes"),
+    [
+        ({}, "reproduced", {"C1": True, "C2": True, "C3": True, "C4": None, "N1": True, "null arm": True}),
+        ({"gains": {"tree": 0.1}}, "reproduced", {"C2": True}),
+        ({"gains": ONE_WIN}, "partly", {"C2": False, "C3": True}),
+        ({"gains": dict.fromkeys(PAPER, 0.1)}, "partly", {"C2": False, "C3": True}),
+        ({"gains": {"arsm": -0.1}}, "partly", {"C2": True, "C3": False}),
+        ({"gains": {"ars+": 0.0}}, "partly", {"C2": True, "C3": False}),
+        ({"gains": ONE_WIN | {"ars": -1}}, "not reproduced", {"C2": False, "C3": False}),
+        ({"bound_seeds": 10, "bound": 0.3}, "reproduced", {"C4": True}),
+        ({"bound_seeds": 10, "bound": -0.02}, "reproduced", {"C4": True}),
+        ({"bound_seeds": 10, "bound": -0.6}, "partly", {"C2": True, "C3": True, "C4": False}),
+        ({"bound_seeds": SEEDS_FOR_C4 - 1, "bound": -0.6}, "reproduced", {"C4": None}),
+        ({"noise": 0.5}, "underpowered", {"null arm": False}),
+        ({"failed": ("tree",)}, "not attempted", {"C1": False, "C2": True}),
+        ({"control": True}, "not attempted", {"C1": False}),
+        ({"gains": {"coupled-8": 0.1}}, "reproduced", {"N1": False}),
+        ({"gains": {"coupled-8": 0.0}}, "reproduced", {"N1": None}),
+    ],
+)
+def test_the_rule(changes, label, outcomes):
+    verdict = judge(made_up(**changes))
+    found = {check.name: check.holds for check in verdict.checks}
+    assert {name: found[name] for name in outcomes} == outcomes
+    assert verdict.label == label
+    assert verdict.checks[0].name == "C2"
+
+
+def test_c2_is_corrected_for_three_comparisons():
+    """Three intervals just below 0 are enough each, but not after Holm's correction."""
+    shapes, rng = (3, 16), np.random.default_rng(1)
+    noise = rng.normal(size=shapes)
+    spread = interval_of(noise - noise.mean())
+    values = made_up().values
+    base = np.asarray(values["basket"]["rloo-2"]["log_variance"])
+    for name in PAPER:
+        values["basket"][name]["log_variance"] = (base + noise - noise.mean() - 1.08 * spread.high).tolist()
+    assert all(interval_of(log_ratios(values, name)).high < 0 for name in PAPER)
+    assert judge(dataclasses.replace(made_up(), values=values)).checks[0].holds is False
+
+
+def test_ratios_are_taken_at_equal_evaluations_and_from_the_last_checkpoint():
+    values = made_up(noise=0.0).values
+    assert interval_of(log_ratios(values, "ars")).estimate == pytest.approx(2.0)
+    assert interval_of(log_ratios(values, "arsm", 0)).estimate == pytest.approx(0.5)
+    assert interval_of(log_ratios(values, "coupled-8")).estimate == pytest.approx(-0.1)
+    assert log_ratios(values, "coupled-4").shape == (3, 16)
+    ratios = np.random.default_rng(0).normal(size=(3, 16))
+    plain, widened = interval_of(ratios), interval_of(ratios, widened=True)
+    assert widened.high - widened.low > 2 * (plain.high - plain.low)
+
+
+def test_the_reading_follows_the_numbers():
+    grows = reading(made_up(early=0.2).values)
+    assert "the gain grows as the encoder becomes certain" in grows
+    assert "cannot be seen in the bound" in grows
+    assert "does not grow here" in reading(made_up(early=2.0).values)
+    assert "clear of the noise" in reading(made_up(bound_seeds=10, bound=1.0).values)
+
+
+@pytest.mark.parametrize("changes", [{}, {"seeds": 1, "bound_seeds": 1}, {"failed": ("tree",)}])
+def test_report_and_thumbnail(changes, tmp_path):
+    evidence = made_up(**changes)
+    report = Report("made up")
+    STUDY.render(evidence, judge(evidence), report)
+    page = report.save(tmp_path / "report.html").read_text()
+    body = re.sub(r"<style.*?</style>", "", page, flags=re.S)
+    assert page.count("<svg") == 8
+    assert not re.search(r"\bnan\b", re.sub(r"<[^>]*>", "", body))
+    for words in ("CoupledLOO-8, stick", "What the numbers say", "Holm-adjusted", "K = 4; last checkpoint", "caught"):
+        assert words in body
+    assert ("FAILED" in body) == ("failed" in changes)
+    assert STUDY.thumbnail(evidence).startswith("<svg")
+
+
+def test_texts_and_scales_are_those_of_the_page():
+    assert all(getattr(STUDY, field).strip() for field in ("claim", "paper_figure", "protocol", "deviations", "rule"))
+    for scale in (SMOKE, QUICK, DIGITS, LARGE, LAUNCHER):
+        first, second, last = scale.checkpoints
+        assert last == scale.steps
+        assert 0.08 < first / last < 0.12
+        assert 0.25 < second / last < 0.4
+        assert scale.bound_seeds >= scale.seeds
+        for name in (*scale.trained, *scale.members, *scale.biased, *scale.unbiased):
+            assert setup.label(name)
+    assert (QUICK.images, QUICK.draws, QUICK.steps, QUICK.seeds) == (64, 400, 3000, 3)
+    assert DIGITS.bound_seeds >= SEEDS_FOR_C4 <= LARGE.bound_seeds
+    assert all(setup.member(name).is_unbiased for name in UNBIASED)
+    assert setup.scale_of("full", None) is DIGITS
+
+
+def test_averaged_pairs_halve_the_variance_and_stay_unbiased():
+    f, logits = toy("mlp", 3, 3)
+    pairs = setup.MEMBERS["pairs-4"][1]
+    assert check_unbiased(pairs, f, logits, jax.random.key(0), 20_000).passed
+    one, four = (variance_of(e, f, logits, jax.random.key(1), 20_000).trace for e in (DisARMTree(), pairs))
+    assert four == pytest.approx(one / 2, rel=0.06)
+
+
+def test_iw_without_sorting_is_right_where_sorted_and_caught_where_not():
+    f, logits = toy("mlp", 4, 8)
+    unsorted = setup.UnsortedIW()
+    assert check_unbiased(unsorted, f, jnp.sort(logits, -1), jax.random.key(0), 20_000).passed
+    assert not check_unbiased(unsorted, f, logits, jax.random.key(0), 60_000).passed
+
+
+def test_moments_agree_with_the_exact_gradient_and_the_public_variance():
+    f, logits = toy("mlp", 3, 3)
+    run = moments(ReinforceLOO(2), lambda logits: (lambda z: f(z), logits), 20_000)
+    found = jax.device_get(run(jax.random.key(0), jnp.stack([logits, logits])))
+    exact = np.asarray(exact_gradient(f, logits)[1]).reshape(-1)
+    expected = variance_of(ReinforceLOO(2), f, logits, jax.random.key(1), 20_000)
+    np.testing.assert_allclose(found.variance, expected.trace, atol=5 * expected.standard_error)
+    np.testing.assert_allclose(found.standard_error, expected.standard_error, rtol=0.5)
+    assert np.linalg.norm(found.mean - exact, axis=1).max() < 3 * (expected.trace / 20_000) ** 0.5
+
+
+def test_relative_bias_leaves_out_the_noise_of_the_draws():
+    rng, draws = np.random.default_rng(0), 400
+    truth, bias = rng.normal(size=(64, 32)), 0.1 * rng.normal(size=(64, 32))
+
+    def noisy(mean, scale):
+        return Moments(
+            mean + scale * rng.normal(size=mean.shape) / draws**0.5, np.full(64, 32 * scale**2), np.zeros(64)
+        )
+
+    oracle = noisy(truth, 0.1)
+    assert _coupled_vae._relative_bias(noisy(truth + bias, 2.0), oracle, draws) == pytest.approx(0.1, abs=0.015)
+    assert _coupled_vae._relative_bias(noisy(truth, 2.0), oracle, draws) < 0.03
+
+
+def test_a_seed_does_not_depend_on_the_others():
+    scale, images = dataclasses.replace(SMOKE, steps=6, log_every=1), setup.load("smoke", None)
+    with plain_compilation():
+        both, alone = (_coupled_vae.train("rloo-2", scale, images, seeds, 1) for seeds in ((100, 101), (101,)))
+    np.testing.assert_allclose(both["elbo"][1], alone["elbo"][0], rtol=1e-4)
+    assert both["elbo"][0] != both["elbo"][1]
+    vectors = _coupled_vae._unpacked(alone["parameters"])
+    assert vectors.shape[:2] == (len(scale.checkpoints), 1)
+    assert len(both["test_elbo"]) == 2
+    assert _coupled_vae._unpacked(_coupled_vae._packed(vectors)).tobytes() == vectors.tobytes()
+
+
+class Backwards:
+    """An executor whose results arrive in the reverse order."""
+
+    def run(self, fn, items):
+        for index, item in reversed(list(enumerate(items))):
+            yield TaskResult(index, fn(item), None, 1)
+
+
+@pytest.mark.parametrize("executor", [None, InProcess(), Backwards()])
+def test_pieces_are_computed_once_by_any_executor(executor, tmp_path):
+    calls = []
+    pieces = {name: partial(lambda name: calls.append(name) or {"name": name}, name) for name in "abc"}
+    config = StudyConfig("quick", None, 0, tmp_path, executor)
+    assert coupled_gradients.compute({"b": pieces["b"]}, config) == {"b": {"name": "b"}}
+    again = StudyConfig("quick", None, 0, tmp_path, executor)
+    assert coupled_gradients.compute(pieces, again) == {name: {"name": name} for name in "abc"}
+    assert sorted(calls) == ["a", "b", "c"]
+
+
+def test_a_failed_piece_is_named(tmp_path):
+    def broken():
+        raise ConfigError("no such thing")
+
+    config = StudyConfig("quick", None, 0, tmp_path, InProcess())
+    with pytest.raises(GleaningsError, match="basket-x: ConfigError: no such thing"):
+        coupled_gradients.compute({"basket-x": broken}, config)
+
+
+def test_smoke_run_end_to_end_and_its_continuation(tmp_path, monkeypatch):
+    told = []
+    config = StudyConfig("smoke", None, 0, tmp_path, None, lambda name, done, total: told.append((name, done, total)))
+    evidence, verdict = run_study(STUDY, config)
+    assert verdict.label == "not attempted"
+    assert told[-1] == ("basket-tree", 6, 6)
+    values = evidence.values
+    assert values["dataset"] == "digits"
+    assert np.isfinite(values["basket"]["tree"]["log_variance"]).all()
+    assert np.shape(values["basket"]["tree"]["log_variance"]) == (3, 1, 16)
+    assert -50 < values["training"]["rloo-2"]["test_elbo"][0] < -20
+    assert not values["control"]["passed"]
+    assert "What the numbers say" in (tmp_path / "report.html").read_text()
+    assert Evidence.load(tmp_path / "evidence.json") == evidence
+    assert not jax.config.read("jax_disable_most_optimizations")
+
+    (tmp_path / "parts" / "basket-tree.json").unlink()
+    for name in ("train", "toys", "unbiased"):
+        monkeypatch.setattr(coupled_gradients, name, lambda *_: pytest.fail("computed again"))
+    again, _ = run_study(STUDY, StudyConfig("smoke", None, 0, tmp_path))
+    again.values["basket"]["tree"].pop("microseconds")
+    values["basket"]["tree"].pop("microseconds")
+    assert again.values == values
