@@ -13,23 +13,20 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"gleanings {__version__}"
-myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-python_use_unqualified_type_names = True
-# The fences hold Python sessions and shell commands; nothing on the network is asked for.
 highlight_language = "text"
 
 
 def _plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Docstrings are plain text with `code`: make the code literal and the rest free of reST marks."""
     for i, line in enumerate(lines):
-        parts = re.split(r"(`+[^`]+`+)", line)
-        lines[i] = "".join(
-            f"``{part.strip('`')}``" if part.startswith("`") else re.sub(r"([*|_])(?=\W|\w)", r"\\\1", part)
-            for part in parts
-        )
+        text, *rest = re.split(r"`+([^`]+)`+", line)
+        pieces = [re.sub(r"([*|_])", r"\\\1", text)]
+        for code, text in zip(rest[::2], rest[1::2], strict=True):
+            pieces += [f"``{code.strip()}``", re.sub(r"([*|_])", r"\\\1", text)]
+        lines[i] = "".join(pieces)
 
 
 def setup(app: Any) -> None:

@@ -32,7 +32,7 @@ from gleanings.estimators import (
     expect,
     variance_of,
 )
-from gleanings.estimators._coupling import excess_correlation
+from gleanings.estimators._coupling import Split, excess_correlation
 
 from ._members import BINARY, MEMBERS, UNBIASED
 from ._oracle import sigmoid, softmax, toy
@@ -226,8 +226,8 @@ def test_extreme_binary_logits_stay_finite(name):
 def test_lambda_lies_between_one_over_n_and_one_over_n_minus_one(a, n, data):
     """float32 R of c samples at a node against the formula in float64; R itself may not leave [-1, 0]."""
     c = data.draw(st.integers(1, n))
-    found = float(excess_correlation(jnp.float32(a), jnp.float32(c)))
     p = sigmoid(-abs(a))
+    found = float(excess_correlation(Split(jnp.float32(1 - p), jnp.float32(p)), jnp.float32(c)))
     expected = -(c - 1) * p / (1 - p)
     if c * p >= 1:
         fr = c * p - math.floor(c * p)

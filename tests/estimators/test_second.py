@@ -71,7 +71,7 @@ def test_two_coupled_draws_are_the_three_cases(structure, order, float64):
 @pytest.mark.parametrize("coupling", ["systematic", "pairs"])
 @pytest.mark.parametrize("structure", ["stick", "tree"])
 def test_without_correlation_the_nodes_add_up_to_leave_one_out(structure, coupling, float64, monkeypatch):
-    monkeypatch.setattr(_coupling, "excess_correlation", lambda logit, size: jnp.zeros_like(logit))
+    monkeypatch.setattr(_coupling, "excess_correlation", lambda split, size: jnp.zeros_like(split.one))
     logits = jnp.asarray(np.random.default_rng(3).normal(size=(40, 2, 5)))
     estimator = CoupledLOO(4, structure, coupling)
     draw = jax.jit(estimator.draw)(logits, jax.random.key(4))

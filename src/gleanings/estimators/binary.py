@@ -16,7 +16,6 @@ from gleanings.estimators._base import (
     Variable,
     check_num_evaluations,
 )
-from gleanings.estimators._coupling import score
 from gleanings.estimators._sampling import uniform_midpoints
 
 
@@ -94,7 +93,8 @@ class ARMS(AbstractLeafwiseEstimator):
         root = jnp.maximum(2 - rarer ** (-1 / (n - 1)), 0)
         weight = jax.nn.sigmoid(jnp.abs(a)) / (1 - root ** (n - 1))
         centred = (f_values - f_values.mean(0))[..., None]
-        return _pair((centred * score(bits, jnp.broadcast_to(a, bits.shape))).sum(0) * weight / (n - 1))
+        score = jnp.where(bits, jax.nn.sigmoid(-a), -jax.nn.sigmoid(a))
+        return _pair((centred * score).sum(0) * weight / (n - 1))
 
 
 def antithetic_bits(

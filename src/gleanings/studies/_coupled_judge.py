@@ -15,7 +15,7 @@ _LEVEL = 0.05
 
 
 def log_ratios(values: dict[str, Any], name: str, checkpoint: int = -1, arm: str = "basket") -> np.ndarray:
-    """log (variance / variance of RLOO at equal evaluations), [seed, image]; a KeyError if it was not measured."""
+    """log (variance / variance of RLOO at equal evaluations), [seed, image], at a checkpoint counted from the last."""
     cells = values[arm]
     base = f"rloo-{cells[name]['evaluations']}"
     pair = (np.asarray(cells[key]["log_variance"], float)[checkpoint] for key in (name, base))
@@ -33,6 +33,12 @@ def interval_of(ratios: np.ndarray, widened: bool = False) -> Interval:
     return bootstrap_ci(ratios, levels=2, crossed=True, small_sample=widened)
 
 
+def ratios_by_checkpoint(values: dict[str, Any], name: str) -> list[Interval | None]:
+    """Ratio of variances at each checkpoint; None where an expensive estimator was not measured."""
+    measured, count = len(values["basket"][name]["log_variance"]), len(values["checkpoints"])
+    return [as_ratio(interval_of(log_ratios(values, name, c))) if -c <= measured else None for c in range(-count, 0)]
+
+
 def as_ratio(interval: Interval) -> Interval:
     """The interval of a ratio from that of its logarithm."""
     estimate, low, high = (math.exp(x) for x in (interval.estimate, interval.low, interval.high))
@@ -40,8 +46,9 @@ def as_ratio(interval: Interval) -> Interval:
 
 
 def shown(interval: Interval) -> str:
-    """The interval with two decimals, or as many digits as a large or small one needs, in typographic minus signs."""
-    digits = ".2f" if 0.005 <= abs(interval.estimate) < 9.995 or interval.low < 0 else ".3g"
+    """The interval with about three significant digits and typographic minus signs."""
+    size = abs(interval.estimate)
+    digits = ".2f" if size < 9.995 else ".1f" if size < 99.95 else ".0f"
     return f"{interval.estimate:{digits}} [{interval.low:{digits}}, {interval.high:{digits}}]".replace("-", "−")
 
 

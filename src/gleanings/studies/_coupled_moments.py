@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 _PLAIN = "jax_disable_most_optimizations"
-_AT_ONCE = 500_000  # floats of one-hot draws computed together; more do not fit the caches
+# Floats of one-hot draws computed together: on a CPU what fits the caches.
+_AT_ONCE = {"cpu": 500_000}
+_AT_ONCE_ELSEWHERE = 2**26
 
 
 class Moments(NamedTuple):
@@ -27,7 +29,8 @@ def moments(estimator: Any, problem: Callable[..., tuple[Any, Array]], draws: in
     def run(key: Array, *arguments: Any) -> Moments:
         f, logits = problem(*arguments)
         size = estimator.evaluations(logits) * logits.size
-        rows = max(r for r in range(1, draws + 1) if draws % r == 0 and (r == 1 or r * size <= _AT_ONCE))
+        limit = _AT_ONCE.get(jax.default_backend(), _AT_ONCE_ELSEWHERE)
+        rows = max(r for r in range(1, draws + 1) if draws % r == 0 and (r == 1 or r * size <= limit))
         repeated = jnp.broadcast_to(logits, (rows, *logits.shape))
         estimates = jax.lax.map(lambda key: estimator(f, repeated, key)[1], jax.random.split(key, draws // rows))
         estimates = estimates.reshape(draws, len(logits), -1)
@@ -39,10 +42,9 @@ def moments(estimator: Any, problem: Callable[..., tuple[Any, Array]], draws: in
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """`jax.jit` for large programs that run briefly: at this level XLA takes half the time, and they run as fast."""
-    return jax.jit(
-        function, compiler_options=None if jax.config.read(_PLAIN) else {"xla_backend_optimization_level": 1}
-    )
+    """`jax.jit` for large programs that run briefly: XLA for CPU takes half the time, and they run as fast."""
+    plain = jax.config.read(_PLAIN) or jax.default_backend() != "cpu"
+    return jax.jit(function, compiler_options=None if plain else {"xla_backend_optimization_level": 1})
 
 
 @contextmanager

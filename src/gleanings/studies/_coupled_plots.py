@@ -6,12 +6,12 @@ import numpy as np
 
 from gleanings.core.report import Series, figure_bars, figure_line
 from gleanings.core.stats import Interval, bootstrap_ci
-from gleanings.studies._coupled_judge import as_ratio, interval_of, log_ratios
+from gleanings.studies._coupled_judge import as_ratio, interval_of, log_ratios, ratios_by_checkpoint
 from gleanings.studies._coupled_setup import NEW, PAPER, RIVALS, label
 
 _HALF = (365, 340)
 _COLOURS = {"rloo-2": 5, "null": 5, "iw": 0, "sb": 1, "tree": 2, "rloo-4": 4, "reinmax": 3, "local": 6}
-_COLOURS |= {"coupled-4": 0, "coupled-4-stick": 1, "pairs-4": 4, "coupled-8": 0, "coupled-8-stick": 1, "pairs-8": 4}
+_COLOURS |= {"coupled-4": 0, "coupled-4-stick": 1, "pairs-4": 4, "coupled-8": 0, "coupled-8-stick": 1, "pairs-8": 2}
 _COLOURS |= {"ars": 3, "ars+": 6, "arsm": 7, "gumbel": 4, "straight-through": 7}
 
 
@@ -36,8 +36,9 @@ def ratio_panels(values: dict[str, Any]) -> list[str]:
 def ratio_series(values: dict[str, Any], name: str) -> Series:
     """The ratio of one estimator at every checkpoint, with its interval."""
     steps = values["checkpoints"]
-    intervals = [as_ratio(interval_of(log_ratios(values, name, c))) for c in range(len(steps))]
-    return _series(short(name), [f"step {step:,}" for step in steps], intervals, _COLOURS.get(name))
+    pairs = zip(steps, ratios_by_checkpoint(values, name), strict=True)
+    measured = {f"step {step:,}": interval for step, interval in pairs if interval}
+    return _series(short(name), list(measured), list(measured.values()), _COLOURS.get(name))
 
 
 def variance_against_evaluations(values: dict[str, Any]) -> str:

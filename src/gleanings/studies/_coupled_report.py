@@ -7,7 +7,7 @@ import numpy as np
 from gleanings.core.report import Report
 from gleanings.core.stats import Interval, bootstrap_ci, holm, paired_difference
 from gleanings.core.study import Evidence, Verdict
-from gleanings.studies._coupled_judge import as_ratio, interval_of, log_ratios, p_value, shown
+from gleanings.studies._coupled_judge import as_ratio, interval_of, log_ratios, p_value, ratios_by_checkpoint, shown
 from gleanings.studies._coupled_plots import (
     bias_against_variance,
     geometric_mean,
@@ -62,7 +62,7 @@ def _ratio_table(values: dict[str, Any], report: Report) -> None:
     rows = []
     for name, cell in _by_evaluations(values["basket"]):
         if not name.startswith("rloo-"):
-            ratios = [_cell(as_ratio(interval_of(log_ratios(values, name, c)))) for c in range(len(steps))]
+            ratios = [interval and _cell(interval) for interval in ratios_by_checkpoint(values, name)]
             widened = _cell(as_ratio(interval_of(log_ratios(values, name), widened=True)))
             rows.append([cell["evaluations"], label(name), *ratios, widened])
     report.table(

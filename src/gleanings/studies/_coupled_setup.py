@@ -137,9 +137,15 @@ def member(name: str, binary: bool = False) -> AbstractEstimator:
     return MEMBERS[name][1]
 
 
+def evaluations(name: str, categories: int, variables: int) -> int:
+    """Evaluations of f that one gradient by `name` costs for D `variables` of K `categories`."""
+    estimator = member(name)
+    return estimator.evaluations(jnp.zeros((variables, categories)[: 1 if estimator.variable == "binary" else 2]))
+
+
 def with_baselines(names: tuple[str, ...], categories: int, variables: int = 1) -> tuple[str, ...]:
     """`names` for D `variables` of K `categories`, and RLOO at each of their numbers of evaluations."""
-    counts = {member(name).evaluations(jnp.zeros((variables, categories))) for name in names}
+    counts = {evaluations(name, categories, variables) for name in names}
     return tuple(dict.fromkeys([*names, *(f"rloo-{n}" for n in sorted(counts) if n > 1)]))
 
 
@@ -215,7 +221,7 @@ LARGE = replace(
     batch=100,
     steps=1000,
     log_every=25,
-    seeds=2,
+    seeds=4,
     bound_seeds=10,
     trained=("rloo-2", *PAPER),
     rivals=True,

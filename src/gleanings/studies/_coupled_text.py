@@ -57,7 +57,7 @@ def _on_concentration(values: dict[str, Any]) -> str:
     if not set(PAPER + NEW) <= set(values["basket"]):
         return ""
     q = _concentration(values)
-    first, last = (_pooled(values, PAPER + NEW, c) for c in (0, -1))
+    first, last = (_pooled(values, PAPER + NEW, c) for c in (-len(q), -1))
     grows = last.estimate < first.estimate
     return (
         "The gain depends on how concentrated q is. At the first checkpoint, where the largest probability is "
