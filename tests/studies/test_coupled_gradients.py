@@ -5,7 +5,6 @@ import re
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,12 +13,9 @@ from gleanings.core.errors import ConfigError, GleaningsError
 from gleanings.core.executor import InProcess, TaskResult
 from gleanings.core.report import Report
 from gleanings.core.study import Cost, Evidence, StudyConfig, run_study
-from gleanings.estimators import DisARMTree, ReinforceLOO, check_unbiased, exact_gradient, variance_of
-from gleanings.estimators.toys import toy
 from gleanings.studies import _coupled_setup as setup
-from gleanings.studies import _coupled_vae, _pieces, coupled_gradients
+from gleanings.studies import _pieces, coupled_gradients
 from gleanings.studies._coupled_judge import SEEDS_FOR_C4, interval_of, judge, log_ratios
-from gleanings.studies._coupled_moments import Moments, moments, plain_compilation
 from gleanings.studies._coupled_setup import BASKET, BIASED, DIGITS, LARGE, LAUNCHER, NEW, PAPER, QUICK, SMOKE, UNBIASED
 from gleanings.studies._coupled_text import reading
 
@@ -168,58 +164,6 @@ def test_texts_and_scales_are_those_of_the_page():
     assert DIGITS.bound_seeds >= SEEDS_FOR_C4 <= LARGE.bound_seeds
     assert all(setup.member(name).is_unbiased for name in UNBIASED)
     assert setup.scale_of("full", None) is DIGITS
-
-
-def test_averaged_pairs_halve_the_variance_and_stay_unbiased():
-    f, logits = toy("mlp", 3, 3)
-    pairs = setup.MEMBERS["pairs-4"][1]
-    assert check_unbiased(pairs, f, logits, jax.random.key(0), 20_000).passed
-    one, four = (variance_of(e, f, logits, jax.random.key(1), 20_000).trace for e in (DisARMTree(), pairs))
-    assert four == pytest.approx(one / 2, rel=0.06)
-
-
-def test_iw_without_sorting_is_right_where_sorted_and_caught_where_not():
-    f, logits = toy("mlp", 4, 8)
-    unsorted = setup.UnsortedIW()
-    assert check_unbiased(unsorted, f, jnp.sort(logits, -1), jax.random.key(0), 20_000).passed
-    assert not check_unbiased(unsorted, f, logits, jax.random.key(0), 60_000).passed
-
-
-def test_moments_agree_with_the_exact_gradient_and_the_public_variance():
-    f, logits = toy("mlp", 3, 3)
-    run = moments(ReinforceLOO(2), lambda logits: (lambda z: f(z), logits), 20_000)
-    found = jax.device_get(run(jax.random.key(0), jnp.stack([logits, logits])))
-    exact = np.asarray(exact_gradient(f, logits)[1]).reshape(-1)
-    expected = variance_of(ReinforceLOO(2), f, logits, jax.random.key(1), 20_000)
-    np.testing.assert_allclose(found.variance, expected.trace, atol=5 * expected.standard_error)
-    np.testing.assert_allclose(found.standard_error, expected.standard_error, rtol=0.5)
-    assert np.linalg.norm(found.mean - exact, axis=1).max() < 3 * (expected.trace / 20_000) ** 0.5
-
-
-def test_relative_bias_leaves_out_the_noise_of_the_draws():
-    rng, draws = np.random.default_rng(0), 400
-    truth, bias = rng.normal(size=(64, 32)), 0.1 * rng.normal(size=(64, 32))
-
-    def noisy(mean, scale):
-        return Moments(
-            mean + scale * rng.normal(size=mean.shape) / draws**0.5, np.full(64, 32 * scale**2), np.zeros(64)
-        )
-
-    oracle = noisy(truth, 0.2)._replace(variance=np.full(64, 32 * 0.1**2))  # from a quarter of the draws
-    assert _coupled_vae._relative_bias(noisy(truth + bias, 2.0), oracle, draws) == pytest.approx(0.1, abs=0.015)
-    assert _coupled_vae._relative_bias(noisy(truth, 2.0), oracle, draws) < 0.03
-
-
-def test_a_seed_does_not_depend_on_the_others():
-    scale, images = dataclasses.replace(SMOKE, steps=6, log_every=1), setup.load("smoke", None)
-    with plain_compilation():
-        both, alone = (_coupled_vae.train("rloo-2", scale, images, seeds, 1) for seeds in ((100, 101), (101,)))
-    np.testing.assert_allclose(both["elbo"][1], alone["elbo"][0], rtol=1e-4)
-    assert both["elbo"][0] != both["elbo"][1]
-    vectors = _coupled_vae._unpacked(alone["parameters"])
-    assert vectors.shape[:2] == (len(scale.checkpoints), 1)
-    assert len(both["test_elbo"]) == 2
-    assert _coupled_vae._unpacked(_coupled_vae._packed(vectors)).tobytes() == vectors.tobytes()
 
 
 class Backwards:

@@ -42,13 +42,9 @@ class CheckpointError(GleaningsError):
 
     exit_code = 4
 
-    def __init__(
-        self, message: str, step: int | None = None, file: str | os.PathLike[str] | None = None
-    ) -> None:
+    def __init__(self, message: str, step: int | None = None, file: str | os.PathLike[str] | None = None) -> None:
         self.step, self.file = step, file
-        where = ", ".join(
-            [f"checkpoint of step {step}"] * (step is not None) + [str(file)] * (file is not None)
-        )
+        where = ", ".join([f"checkpoint of step {step}"] * (step is not None) + [str(file)] * (file is not None))
         super().__init__(f"{where}: {message}" if where else message)
 
 

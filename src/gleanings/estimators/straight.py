@@ -109,6 +109,7 @@ class StraightThrough(AbstractStraightEstimator):
         return sample_categorical(q, key, 1)[0], q
 
     def jacobian_product(self, residual: Residual, x: Float[Array, "*batch D K"]) -> Float[Array, "*batch D K"]:
+        """J_q x. Source: as the class."""
         return softmax_product(residual, x)
 
 
@@ -133,6 +134,7 @@ class GumbelSoftmax(AbstractStraightEstimator):
         return z, y
 
     def jacobian_product(self, residual: Residual, x: Float[Array, "*batch D K"]) -> Float[Array, "*batch D K"]:
+        """J_y x / tau. Source: as the class."""
         return softmax_product(residual, x) / self.temperature
 
 
@@ -155,6 +157,7 @@ class ReinMax(AbstractStraightEstimator):
         return z, ((jax.nn.softmax(logits / self.temperature) + z) / 2, q)
 
     def jacobian_product(self, residual: Residual, x: Float[Array, "*batch D K"]) -> Float[Array, "*batch D K"]:
+        """2 J_{(q_tau + o)/2} x - 1/2 J_q x. Source: as the class."""
         middle, q = residual
         return 2 * softmax_product(middle, x) - softmax_product(q, x) / 2
 

@@ -106,7 +106,9 @@ def init(config: Config, key: Array, example: Float[AnyArray, "N *pixels"]) -> S
     """Fresh parameters for images like `example`, training images with grey levels in 0..1.
 
     Their mean centres the input, and as logit(clip(mean, .001, .999)) is the decoder's first output bias.
+    Raises ConfigError for integer images.
     """
+    _require_floats(example, "example")
     mean = jnp.asarray(example, jnp.float32).reshape(len(example), -1).mean(0)
     pixels, latents = mean.size, config.variables * config.categories
     encoder_key, decoder_key = jax.random.split(key)
@@ -121,10 +123,11 @@ def init(config: Config, key: Array, example: Float[AnyArray, "N *pixels"]) -> S
 def update(config: Config, state: State, batch: Float[AnyArray, "B *pixels"], key: Array) -> tuple[State, Metrics]:
     """One step of gradient ascent on the ELBO of `batch`, grey levels in 0..1 whose pixels are drawn by `key`.
 
-    Metrics: `vae/elbo` in nats, `vae/max_probability` the mean over variables of max_k q_k.
+    Metrics: `vae/elbo` in nats, `vae/max_probability` the mean over variables of max_k q_k. Raises ConfigError for
+    integer images or another number of pixels.
     """
     pixel_key, latent_key = jax.random.split(key)
-    images = binarise(batch.reshape(len(batch), -1), pixel_key, 1)
+    images = binarise(_flat(batch, state, "batch"), pixel_key, 1)
 
     def loss(params: CategoricalVAE) -> tuple[Array, Array]:
         logits = encode(params, state.mean, images)
@@ -145,10 +148,13 @@ def bound(
 ) -> Bound:
     """Lower bounds on log p(x) of each of `images`, from `num_samples` draws of z; pixels are drawn by `key`.
 
+    Raises ConfigError as `update` does, and for `num_samples` below 1.
     Source: Burda et al. 2016, arXiv 1509.00519, equation 8 (the importance-weighted bound).
     """
+    if num_samples < 1:
+        raise ConfigError(f"num_samples = {num_samples}: at least 1 is needed")
     pixel_key, latent_key = jax.random.split(key)
-    binary = binarise(images.reshape(len(images), -1), pixel_key, 1)
+    binary = binarise(_flat(images, state, "images"), pixel_key, 1)
 
     def one(image: Float[Array, " P"], key: Array) -> Bound:
         logits = encode(state.params, state.mean, image)
@@ -163,6 +169,21 @@ def bound(
 def sample(config: Config, state: State, key: Array, num_samples: int) -> Float[Array, "N P"]:
     """Pixel means of `num_samples` images drawn from the model: z from the prior, then the decoder."""
     return jax.nn.sigmoid(_decode(state.params, _draw(state.params.prior, key, num_samples)))
+
+
+def _flat(images: AnyArray, state: State, name: str) -> AnyArray:
+    _require_floats(images, name)
+    flat = images.reshape(len(images), -1)
+    if flat.shape[1] != state.mean.size:
+        raise ConfigError(
+            f"{name} has {flat.shape[1]} pixels an image, shape {images.shape}; expected {state.mean.size}"
+        )
+    return flat
+
+
+def _require_floats(images: AnyArray, name: str) -> None:
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ConfigError(f"{name} has dtype {images.dtype}: pass grey levels in 0..1, such as images / 255")
 
 
 def _draw(logits: Array, key: Array, n: int) -> Array:
