@@ -6,8 +6,7 @@ from pathlib import Path
 # Eight host devices for the sharding tests; one thread a process, since tests run in parallel.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false "
-    "intra_op_parallelism_threads=1",
+    "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _REPOSITORY = Path(__file__).parents[1]

@@ -1,5 +1,9 @@
 """One table of all members, by the name that tests show; a new member joins here as one row."""
 
+from collections.abc import Iterable
+
+import pytest
+
 from gleanings.estimators import (
     ARM,
     ARMS,
@@ -59,4 +63,14 @@ BIASED = {
     "binary-reinmax": ReinMax(variable="binary"),
 }
 MEMBERS = UNBIASED | BINARY | BIASED
+# One member for each path through the code: the rows of a test that are not slow.
+CORE = (
+    *("rloo-2", "local", "iw", "tree", "coupled-4", "coupled-5-stick", "coupled-4-pairs", "ars+", "arsm"),
+    *("disarm", "arms-4", "binary-coupled-4", "gumbel-hard", "reinmax"),
+)
 NOT_BLIND = ("reinforce-1", "reinforce-3")  # their coefficients do not sum to zero
+
+
+def core_first(names: Iterable[str]) -> list:
+    """Parameters for pytest: the members of CORE, and the others marked slow."""
+    return [pytest.param(name, id=name, marks=() if name in CORE else pytest.mark.slow) for name in names]

@@ -34,7 +34,7 @@ from gleanings.estimators import (
 )
 from gleanings.estimators._coupling import Split, excess_correlation
 
-from ._members import BINARY, MEMBERS, UNBIASED
+from ._members import BINARY, MEMBERS, UNBIASED, core_first
 from ._oracle import sigmoid, softmax, toy
 
 KEY = jax.random.key(0)
@@ -149,7 +149,7 @@ def test_a_gradient_that_f_lacks_names_the_members_that_need_none(member):
         member(broken, jnp.zeros((2, 3)), jax.random.key(0))
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", core_first(MEMBERS))
 def test_bad_numbers_stay_in_their_example(name):
     """NaN, +inf and all -inf logits, and NaN or inf from f in one evaluation; the other examples do not change."""
     member, binary = MEMBERS[name], MEMBERS[name].variable == "binary"
@@ -178,7 +178,7 @@ def test_bad_numbers_stay_in_their_example(name):
                 np.testing.assert_array_equal(leaf[i], reference[i])
 
 
-@pytest.mark.parametrize("name", UNBIASED)
+@pytest.mark.parametrize("name", core_first(UNBIASED))
 def test_extreme_and_excluded_logits_stay_finite(name):
     """+-30, +-90, all equal, -inf: finite; a category at -inf is never drawn and has cotangent exactly 0."""
     member, inf = MEMBERS[name], jnp.inf
@@ -195,8 +195,13 @@ def test_extreme_and_excluded_logits_stay_finite(name):
     logits = jnp.asarray(rows, jnp.float32)
     batch = jnp.broadcast_to(logits[:, None], (64, 8, 2, 5))
     f = toy("mlp", 2, 5).f
-    draw = jax.jit(member.draw)(batch, jax.random.key(1))
-    cotangent = jax.jit(lambda draw: member.cotangent(draw, f(draw.samples)))(draw)
+
+    @jax.jit
+    def run(key):
+        draw = member.draw(batch, key)
+        return draw, member.cotangent(draw, f(draw.samples))
+
+    draw, cotangent = run(jax.random.key(1))
     assert np.isfinite(cotangent).all()
     assert np.isfinite(draw.weights).all()
     excluded = jnp.isneginf(batch)
@@ -206,15 +211,13 @@ def test_extreme_and_excluded_logits_stay_finite(name):
     np.testing.assert_allclose(cotangent[:, 6], 0, atol=1e-6)  # one category left
 
 
-@pytest.mark.parametrize("name", BINARY)
+@pytest.mark.parametrize("name", core_first(BINARY))
 def test_extreme_binary_logits_stay_finite(name):
     logits = jnp.asarray([-np.inf, -1e38, -90, -30, -17, 0, 17, 30, 90, 1e38], jnp.float32)
     member = MEMBERS[name]
 
-    def f(z):
-        return z.sum(-1)
-
-    value, cotangent = member(f, jnp.broadcast_to(logits, (256, 10)), jax.random.key(1))
+    batch = jnp.broadcast_to(logits, (256, 10))
+    value, cotangent = jax.jit(lambda key: member(lambda z: z.sum(-1), batch, key))(jax.random.key(1))
     assert np.isfinite(value).all()
     assert np.isfinite(cotangent).all()
     assert (cotangent[:, 0] == 0).all()
@@ -240,9 +243,9 @@ logit_lists = st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=6)
 
 
 @settings(max_examples=25, deadline=None)
-@given(values=logit_lists, excluded=st.integers(0, 5), n=st.sampled_from([2, 3, 4, 8]), data=st.data())
+@given(values=logit_lists, excluded=st.integers(0, 5), n=st.sampled_from([2, 3, 8]), data=st.data())
 def test_any_logits_give_finite_output_and_lambda_in_range(values, excluded, n, data):
-    """Padded to K = 6 with -inf, so that one program serves all: |A_i| is within lambda's range [1/n, 1/(n-1)]."""
+    """Padded to K = 6 with -inf, so that one program serves all: finite, bounded, and drawn from q in each evaluation."""
     row = np.array(values + [-np.inf] * (6 - len(values)), np.float32)
     row[: min(excluded, len(values) - 1)] = -np.inf
     row = row[np.array(data.draw(st.permutations(range(6))))]

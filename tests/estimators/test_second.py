@@ -121,9 +121,9 @@ def test_a_binary_logit_is_the_categorical_pair_of_zero_and_itself(name):
     }
     make = classes.get(name, lambda v: type(BINARY[name])(variable=v))
     a, f = (x if i else jnp.asarray(x, jnp.float32) for i, x in enumerate(toy("mlp", 3, 2, binary=True)))
-    value, g = make("binary")(f, a, jax.random.key(8))
     pair = jnp.stack([jnp.zeros_like(a), a], -1)
-    other_value, other = make("categorical")(lambda z: f(z[..., 1]), pair, jax.random.key(8))
+    value, g = jax.jit(lambda key: make("binary")(f, a, key))(jax.random.key(8))
+    other_value, other = jax.jit(lambda key: make("categorical")(lambda z: f(z[..., 1]), pair, key))(jax.random.key(8))
     np.testing.assert_allclose(value, other_value, rtol=1e-6)
     np.testing.assert_allclose(np.stack([-g, g], -1), other, atol=1e-6)
 
@@ -132,10 +132,8 @@ def test_a_binary_logit_is_the_categorical_pair_of_zero_and_itself(name):
 def test_local_expectation_of_one_variable_is_exact(K):
     logits, f = toy("mlp", 1, K)
     value, gradient = exact(f, logits)
-    for found in [
-        LocalExpectation()(f, jnp.asarray(logits, jnp.float32), jax.random.key(0)),
-        exact_gradient(f, jnp.asarray(logits, jnp.float32)),
-    ]:
+    x = jnp.asarray(logits, jnp.float32)
+    for found in jax.jit(lambda key: (LocalExpectation()(f, x, key), exact_gradient(f, x)))(jax.random.key(0)):
         np.testing.assert_allclose(found[0], value, atol=1e-6)
         np.testing.assert_allclose(found[1], gradient, atol=1e-6)
 
@@ -158,11 +156,11 @@ def test_exact_gradient_equals_enumeration_in_numpy(binary, float64):
     logits, f = toy("mlp", 3, 4, binary=binary)
     value, gradient = exact(f, logits, binary)
     kind = {"variable": "binary"} if binary else {}
-    found = exact_gradient(f, jnp.asarray(logits), **kind)
+    found = jax.jit(lambda x: exact_gradient(f, x, **kind))(jnp.asarray(logits))
     np.testing.assert_allclose(found[0], value, rtol=1e-12)
     np.testing.assert_allclose(found[1], gradient, rtol=1e-10, atol=1e-14)
     (a, g), (b, h) = toy("mlp", 2, 3), toy("sep", 1, 5)
-    tree = exact_gradient(lambda z: g(z[0]) * h(z[1]), (jnp.asarray(a), jnp.asarray(b)))
+    tree = jax.jit(lambda x: exact_gradient(lambda z: g(z[0]) * h(z[1]), x))((jnp.asarray(a), jnp.asarray(b)))
     (E_g, dg), (E_h, dh) = exact(g, a), exact(h, b)
     np.testing.assert_allclose(tree[0], E_g * E_h, rtol=1e-12)
     for leaf, expected in zip(tree[1], (dg * E_h, E_g * dh), strict=True):
@@ -182,19 +180,26 @@ def test_biased_members_are_their_jacobian_products(temperature):
     def linear(z, w=w):
         return (z @ jnp.asarray(w, jnp.float32)).sum(-1)
 
+    def pair(z):
+        return linear(z, np.array([0.0, 1.0]))
+
     logits = jnp.asarray(theta, jnp.float32)
+
+    @jax.jit
+    def run(key):
+        again = jax.random.clone
+        relaxed = [GumbelSoftmax(temperature, hard=hard) for hard in (False, True)]
+        return (
+            [member(linear, logits, again(key)) for member in (ReinMax(temperature), StraightThrough())],
+            [member(pair, logits[:, :2], again(key)) for member in relaxed],
+        )
+
     for seed in range(8):
-        value, g = ReinMax(temperature)(linear, logits, jax.random.key(seed))
+        ((value, reinmax), (_, straight)), ((y, soft), (hard_value, hard)) = run(jax.random.key(seed))
         o = np.isclose(w, value).astype(float)
-        np.testing.assert_allclose(g[0], 2 * J((tempered + o) / 2, w) - J(q, w) / 2, atol=1e-6)
-        np.testing.assert_allclose(StraightThrough()(linear, logits, jax.random.key(seed))[1][0], J(q, w), atol=1e-6)
-
-        def pair(z):
-            return linear(z, np.array([0.0, 1.0]))
-
-        y, g = GumbelSoftmax(temperature)(pair, logits[:, :2], jax.random.key(seed))
+        np.testing.assert_allclose(reinmax[0], 2 * J((tempered + o) / 2, w) - J(q, w) / 2, atol=1e-6)
+        np.testing.assert_allclose(straight[0], J(q, w), atol=1e-6)
         slope = float(y * (1 - y)) / temperature
-        np.testing.assert_allclose(g[0], [-slope, slope], atol=1e-6)
-        hard, g_hard = GumbelSoftmax(temperature, hard=True)(pair, logits[:, :2], jax.random.key(seed))
-        assert hard == round(float(y))
-        np.testing.assert_allclose(g_hard, g, atol=1e-6)
+        np.testing.assert_allclose(soft[0], [-slope, slope], atol=1e-6)
+        assert hard_value == round(float(y))
+        np.testing.assert_allclose(hard, soft, atol=1e-6)

@@ -62,16 +62,12 @@ def test_gradient_is_the_plain_cotangent_under_jit_checkpoint_and_jvp(name):
     def key():
         return jax.random.key(3)
 
-    value, cotangent, pathwise = plain(member, logits, key())
-    objective, loss = expect(member)(f), loss_of(member)
-    close(objective(PARAMS, logits, key()), value)
-    gradient = jax.grad(loss, (0, 1))
-    for transformed in (jax.jit(gradient), gradient):
-        close(transformed(logits, PARAMS, key()), (cotangent, pathwise))
+    objective, loss, v = expect(member)(f), loss_of(member), logits_of(B, seed=9)
+    value, cotangent, pathwise = jax.jit(lambda key: plain(member, logits, key))(key())
+    close(jax.jit(jax.grad(loss, (0, 1)))(logits, PARAMS, key()), (cotangent, pathwise))
     with jax.debug_key_reuse(False):  # a rematerialised draw consumes its key once more
         close(jax.jit(jax.grad(jax.checkpoint(loss), (0, 1)))(logits, PARAMS, key()), (cotangent, pathwise))
-    v = logits_of(B, seed=9)
-    out, tangent = jax.jvp(lambda x: objective(PARAMS, x, key()), (logits,), (v,))
+    out, tangent = jax.jit(lambda key: jax.jvp(lambda x: objective(PARAMS, x, key), (logits,), (v,)))(key())
     close((out, tangent), (value, (cotangent * v).sum((-2, -1))))
 
 
@@ -167,14 +163,14 @@ def test_second_derivatives_in_the_logits_raise(name):
         lambda: jax.grad(swapped)(logits),
     ]:
         with pytest.raises(GleaningsError, match="first order"):
-            attempt()
+            jax.make_jaxpr(attempt)()
 
 
 @pytest.mark.parametrize("member", [LocalExpectation(), CoupledLOO(), ReinforceLOO(3)])
 def test_params_are_twice_differentiable(member):
     """The Hessian in params is that of sum_i w_i f(params, z_i) over the same draws."""
     logits, key = logits_of(), jax.random.key(4)
-    draw = member.draw(logits, key)
+    draw = jax.jit(member.draw)(logits, key)
 
     def direct(c):
         return (draw.weights * f({"w": PARAMS["w"], "c": jnp.sin(c)}, draw.samples)).sum()
@@ -182,7 +178,7 @@ def test_params_are_twice_differentiable(member):
     def through(c):
         return loss_of(member)(logits, {"w": PARAMS["w"], "c": jnp.sin(c)}, jax.random.clone(key))
 
-    close(jax.hessian(through)(PARAMS["c"]), jax.hessian(direct)(PARAMS["c"]))
+    close(*(jax.jit(jax.hessian(g))(PARAMS["c"]) for g in (through, direct)))
 
 
 @pytest.mark.parametrize("member", [LocalExpectation(), CoupledLOO(), ARSPlus(), DisARMIW()])
@@ -244,5 +240,5 @@ def test_pytree_logits_under_grad():
 
     member, key = CoupledLOO(3), jax.random.key(1)
     objective = expect(member)(g)
-    found = jax.grad(lambda x: objective(PARAMS, x, key).sum())(logits)
-    close(found, member(lambda z: g(PARAMS, z), logits, jax.random.clone(key))[1])
+    found = jax.jit(jax.grad(lambda x: objective(PARAMS, x, key).sum()))(logits)
+    close(found, jax.jit(lambda key: member(lambda z: g(PARAMS, z), logits, key)[1])(jax.random.clone(key)))

@@ -25,7 +25,6 @@ from gleanings.estimators import (
 )
 
 SMALL = vae.Config(CoupledLOO(4), variables=2, categories=3, hidden=(5,), learning_rate=1e-3, prior_learning_rate=None)
-KEY = jax.random.key(0)
 IMAGES = np.array([[1, 0, 0, 1], [0, 1, 1, 1], [1, 1, 0, 0]], np.float32)
 
 
@@ -146,9 +145,12 @@ def test_a_bad_configuration_is_refused(fields, words):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda state: vae.update(SMALL, state, np.zeros((2, 5), np.float32), KEY), "5 pixels an image.*expected 4"),
-        (lambda state: vae.bound(SMALL, state, np.zeros((2, 3), np.float32), KEY), "images has 3 pixels"),
-        (lambda state: vae.bound(SMALL, state, IMAGES, KEY, 0), "num_samples = 0"),
+        (
+            lambda state: vae.update(SMALL, state, np.zeros((2, 5), np.float32), jax.random.key(0)),
+            "5 pixels an image.*expected 4",
+        ),
+        (lambda state: vae.bound(SMALL, state, np.zeros((2, 3), np.float32), jax.random.key(0)), "images has 3 pixels"),
+        (lambda state: vae.bound(SMALL, state, IMAGES, jax.random.key(0), 0), "num_samples = 0"),
     ],
 )
 def test_bad_images_are_refused(call, words):
@@ -158,14 +160,14 @@ def test_bad_images_are_refused(call, words):
 
 @pytest.mark.parametrize("call", [partial(vae._flat, state=None, name="batch"), partial(vae._require_floats, name="x")])
 def test_grey_levels_up_to_255_are_refused(call):
-    with pytest.raises(ConfigError, match="uint8: pass grey levels in 0..1, such as images / 255"):
+    with pytest.raises(ConfigError, match="uint8: pass grey levels"):
         call(np.zeros((2, 4), np.uint8))
 
 
 def test_updates_of_several_seeds_under_vmap_are_those_of_each_alone():
     step = jax.jit(partial(vae.update, SMALL))
     states = [vae.init(SMALL, jax.random.key(k), IMAGES) for k in range(3)]
-    keys = jax.random.split(KEY, 3)
+    keys = jax.random.split(jax.random.key(0), 3)
     together, metrics = jax.jit(jax.vmap(step, (0, None, 0)))(
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), IMAGES, keys
     )
@@ -178,7 +180,7 @@ def test_updates_of_several_seeds_under_vmap_are_those_of_each_alone():
 
 def test_the_concentration_is_that_of_the_encoder():
     state = small_state()
-    metrics = jax.jit(partial(vae.update, SMALL))(state, IMAGES, KEY)[1]
+    metrics = jax.jit(partial(vae.update, SMALL))(state, IMAGES, jax.random.key(0))[1]
     q = jax.nn.softmax(vae.encode(state.params, state.mean, IMAGES))
     np.testing.assert_allclose(metrics["vae/max_probability"], q.max(-1).mean(), rtol=1e-6)
     assert 1 / 3 < float(metrics["vae/max_probability"]) < 1
@@ -188,7 +190,7 @@ def test_extreme_parameters_stay_finite():
     state = small_state()
     params = jax.tree.map(lambda leaf: 40 * leaf, state.params)
     state = vae.State(params, state.mean, state.optimiser, state.step)
-    after, metrics = jax.jit(partial(vae.update, SMALL))(state, IMAGES, KEY)
+    after, metrics = jax.jit(partial(vae.update, SMALL))(state, IMAGES, jax.random.key(0))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after.params, metrics)))
 
 

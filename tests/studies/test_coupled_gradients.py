@@ -10,12 +10,14 @@ import pytest
 
 from gleanings import studies
 from gleanings.core.errors import ConfigError, GleaningsError
-from gleanings.core.executor import InProcess, TaskResult
+from gleanings.core.executor import InProcess, Processes, TaskResult
 from gleanings.core.report import Report
+from gleanings.core.stats import Interval
 from gleanings.core.study import Cost, Evidence, StudyConfig, run_study
 from gleanings.studies import _coupled_setup as setup
 from gleanings.studies import _pieces, coupled_gradients
-from gleanings.studies._coupled_judge import SEEDS_FOR_C4, interval_of, judge, log_ratios
+from gleanings.studies._coupled_judge import SEEDS_FOR_C4, interval_of, judge, log_ratios, ratios_by_checkpoint, shown
+from gleanings.studies._coupled_plots import ratio_series
 from gleanings.studies._coupled_setup import BASKET, BIASED, DIGITS, LARGE, LAUNCHER, NEW, PAPER, QUICK, SMOKE, UNBIASED
 from gleanings.studies._coupled_text import reading
 
@@ -166,6 +168,77 @@ def test_texts_and_scales_are_those_of_the_page():
     assert setup.scale_of("full", None) is DIGITS
 
 
+def test_what_each_size_runs(tmp_path, monkeypatch):
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).integers(0, 256, (40, 3, 3), dtype=np.uint8))
+    assert setup.scale_of("full", tmp_path / "x.npz") is LARGE
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert setup.scale_of("full", tmp_path / "x.npz") is LAUNCHER
+    assert setup.scale_of("full", None) is DIGITS
+    assert setup.load("full", tmp_path / "x.npz").name == "x"
+    images = setup.load("smoke", None)
+    assert [len(split) for split in (images.train, images.valid, images.test)] == [64, 64, 64]
+    assert setup.greys(images.train, images.maximum).max() == 1
+
+
+def test_pieces_of_a_large_run():
+    pieces = coupled_gradients._first_pieces(LARGE, setup.load("smoke", None), 103)
+    trainings = {name: piece.args for name, piece in pieces.items() if name.startswith("train")}
+    assert set(trainings) == {"train-rloo-2", "train-iw", "train-sb", "train-tree", "train-rloo-2-k4"}
+    assert {name: (list(args[3]), args[4]) for name, args in trainings.items()} == {
+        "train-rloo-2": (list(range(103, 113)), LARGE.seeds),
+        **{f"train-{name}": (list(range(103, 113)), 0) for name in PAPER},
+        "train-rloo-2-k4": (list(range(103, 103 + LARGE.seeds)), LARGE.seeds),
+    }
+    assert trainings["train-rloo-2-k4"][1].categories == 4
+    arms = coupled_gradients._arms(LARGE)
+    assert {"rloo-2", "rloo-4", "rloo-8", "rloo-16", "rloo-121", *BASKET} == set(arms[""][1])
+    assert arms["-k4"][1:] == (("ars", "ars+", "arsm", "rloo-4", "rloo-7"), True)
+    assert list(coupled_gradients._arms(QUICK)) == [""]
+
+
+def test_expensive_estimators_are_shown_where_they_were_measured():
+    values = made_up().values
+    for name in ("arsm", "rloo-29"):
+        values["basket"][name]["log_variance"] = values["basket"][name]["log_variance"][-1:]
+    first, second, last = ratios_by_checkpoint(values, "arsm")
+    assert first is second is None
+    assert last.estimate == pytest.approx(np.e, rel=0.05)
+    assert all(ratios_by_checkpoint(values, "ars"))
+    assert ratio_series(values, "arsm").x == ["step 3,000"]
+    assert judge(dataclasses.replace(made_up(), values=values)).label == "reproduced"
+
+
+@pytest.mark.parametrize(("lead", "words"), [(1.0, "it leads"), (-1.0, "it trails"), (0.0, "is level")])
+def test_the_reading_places_the_biased_rival(lead, words):
+    values = made_up(bound_seeds=10).values
+    noise = 0.01 * np.random.default_rng(1).normal(size=10)
+    unbiased = {name: np.mean(values["training"][name]["test_elbo"]) for name in ("rloo-2", *PAPER)}
+    base = values["training"][max(unbiased, key=unbiased.get)]["test_elbo"]
+    values["training"]["reinmax"]["test_elbo"] = (np.asarray(base) + lead + noise - noise.mean()).tolist()
+    assert words in reading(values)
+
+
+def test_the_reading_doubts_timings_that_the_null_arm_contradicts():
+    values = made_up().values
+    assert "too much noise" not in reading(values)
+    assert "for 0 of 7" not in reading(values)
+    values["basket"]["null"]["microseconds"] *= 2
+    assert "took 2.00 times as long as the first. That is too much noise" in reading(values)
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [
+        ((0.894, 0.861, 0.92), "0.89 [0.86, 0.92]"),
+        ((-0.03, -0.284, 0.4), "−0.03 [−0.28, 0.40]"),
+        ((20.0, 19.66, 20.4), "20.0 [19.7, 20.4]"),
+        ((-123.44, -130.0, -110.6), "−123 [−130, −111]"),
+    ],
+)
+def test_intervals_in_sentences(interval, text):
+    assert shown(Interval(*interval, 0.95, 3)) == text
+
+
 class Backwards:
     """An executor whose results arrive in the reverse order."""
 
@@ -217,3 +290,18 @@ def test_smoke_run_end_to_end_and_its_continuation(tmp_path, monkeypatch):
     again.values["basket"]["tree"].pop("microseconds")
     values["basket"]["tree"].pop("microseconds")
     assert again.values == values
+
+
+@pytest.mark.slow
+def test_processes_give_what_one_process_gives(tmp_path):
+    runs = [StudyConfig("smoke", None, 0, tmp_path / name, executor) for name, executor in EXECUTORS.items()]
+    one, two = (run_study(STUDY, config)[0].values for config in runs)
+    for name in ("rloo-2", "tree"):
+        pair = (values["basket"][name]["log_variance"] for values in (one, two))
+        np.testing.assert_allclose(*pair, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        one["training"]["rloo-2"]["test_elbo"], two["training"]["rloo-2"]["test_elbo"], rtol=1e-5
+    )
+
+
+EXECUTORS = {"one": None, "two": Processes(2)}

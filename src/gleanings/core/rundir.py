@@ -53,7 +53,7 @@ class RunDirectory:
         held = to_dict(config) if is_dataclass(config) else config
         exists = path.exists() and any(entry.name != "lock" for entry in path.iterdir())
         if exists and not resume:
-            raise ConfigError(f"{path} exists: resume it, or choose another name")
+            raise ConfigError(f"{path} exists: resume it (--resume), or choose another name")
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, _lock(path / "lock"), keep, best, mode)
         try:
@@ -132,7 +132,9 @@ class RunDirectory:
             changed = differences(self.config, config)
             if changed and not allow_change:
                 listed = "; ".join(changed)
-                raise ConfigError(f"{self.path}: the configuration has changed; allow that, or undo {listed}")
+                raise ConfigError(
+                    f"{self.path}: the configuration has changed; allow that (--allow-change), or undo {listed}"
+                )
         elif strays := [e.name for e in self.path.iterdir() if e.name != "lock" and e.suffix != ".tmp"]:
             raise ConfigError(f"{self.path} is not a run directory: {min(strays)} but no config.json")
         write_json(self.config_path, config)
