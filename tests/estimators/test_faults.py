@@ -245,7 +245,7 @@ logit_lists = st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=6)
 @settings(max_examples=25, deadline=None)
 @given(values=logit_lists, excluded=st.integers(0, 5), n=st.sampled_from([2, 3, 8]), data=st.data())
 def test_any_logits_give_finite_output_and_lambda_in_range(values, excluded, n, data):
-    """Padded to K = 6 with -inf, so that one program serves all: finite, bounded, and drawn from q in each evaluation."""
+    """Padded to K = 6 with -inf, so that one program serves all: finite, bounded, drawn from q in each evaluation."""
     row = np.array(values + [-np.inf] * (6 - len(values)), np.float32)
     row[: min(excluded, len(values) - 1)] = -np.inf
     row = row[np.array(data.draw(st.permutations(range(6))))]

@@ -204,7 +204,7 @@ def _moments(estimator: AbstractEstimator, f: Function, logits: PyTree, key: Arr
 
     keys = jax.random.split(key, chunks)
     compiled = run.lower(keys[0]).compile()
-    jax.block_until_ready(compiled(keys[0]))  # the first call allocates, and is not timed
+    jax.block_until_ready(compiled(jax.random.clone(keys)[0]))  # the first call allocates, and is not timed
     start = time.perf_counter()
     parts = jax.block_until_ready([compiled(k) for k in keys])
     seconds = (time.perf_counter() - start) / (chunks * per_chunk)
