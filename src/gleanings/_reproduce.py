@@ -1,6 +1,7 @@
 """`gleanings reproduce`, `resume`, `report` and `cite`: studies run, judged and shown on one page."""
 
 import datetime
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,9 @@ from gleanings.core.study import (
 
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
+# Processes that share a study's tasks if the user does not say: what the quick budget is stated for.
+_WORKERS = min(2, os.cpu_count() or 1)
+
 
 @dataclass(frozen=True)
 class Reproduction:
@@ -50,7 +54,7 @@ def reproduce(
     out: Path | None = None,
     resume: bool = False,
     seed: int = 0,
-    workers: int = 1,
+    workers: int = _WORKERS,
     commit_results: Path | None = None,
 ) -> None:
     """Run studies, print which claims hold, and write a report.
@@ -81,7 +85,7 @@ def reproduce(
     return _run(folder, settings, True, workers, commit_results)
 
 
-def resume(run: RunPath, workers: int = 1) -> None:
+def resume(run: RunPath, workers: int = _WORKERS) -> None:
     """Continue an interrupted reproduction with the settings it was started with.
 
     Raises: ConfigError when RUN is not the folder of a reproduction.

@@ -71,7 +71,7 @@ def test_gradient_is_the_plain_cotangent_under_jit_checkpoint_and_jvp(name):
     close((out, tangent), (value, (cotangent * v).sum((-2, -1))))
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", ["coupled", "local", "reinmax"])
 def test_vmap_and_scan_equal_single_calls(name):
     member, logits, keys = MEMBERS[name], logits_of(B), jax.random.split(jax.random.key(5), B)
     gradient = jax.jit(jax.grad(loss_of(member), (0, 1)))
@@ -129,7 +129,7 @@ def test_hundred_steps_trace_f_once():
     assert traces == [(4, B, D, K)]
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", ["coupled", "local", "reinmax"])
 def test_the_gradient_in_the_logits_is_differentiable_in_params(name):
     loss, logits, key = loss_of(MEMBERS[name]), logits_of(2), jax.random.key(0)
     direction = {"w": jnp.ones((D * K, 4)), "c": jnp.arange(4.0)}

@@ -90,7 +90,9 @@ def test_stop_signals(tmp_path, signum, codes):
     # An uncaught KeyboardInterrupt ends Python by SIGINT itself, which a shell reports as 130.
     path, steps = tmp_path / "r", 100_000
     process = _launch(path, steps)
-    time.sleep(0.5)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not _logged(path) and time.monotonic() < deadline:
+        time.sleep(0.02)
     with pytest.raises(ConfigError, match=f"process {process.pid} is writing this run"):
         RunDirectory.create(path, {"steps": steps}, resume=True)
     begun = time.monotonic()

@@ -140,8 +140,8 @@ def _arms(scale: Scale) -> dict[str, tuple[Scale, tuple[str, ...], bool]]:
 
 
 def _first_pieces(scale: Scale, images: Images, seed: int) -> Pieces:
-    """The trainings, the longest first, the toys and the checks: what does not need the result of another piece."""
-    pieces: Pieces = {}
+    """The toys, the trainings and the checks: what does not need the result of another piece, long ones first."""
+    pieces: Pieces = {f"toys-{problem}": partial(toys, problem, scale, seed) for problem in scale.toys}
     for name in scale.trained:
         count, keep = (scale.bound_seeds, scale.seeds) if name == "rloo-2" else (scale.bound_seeds, 0)
         pieces[f"train-{name}"] = partial(train, name, scale, images, range(seed, seed + count), keep)
@@ -149,8 +149,6 @@ def _first_pieces(scale: Scale, images: Images, seed: int) -> Pieces:
         if arm:
             seeds = range(seed, seed + scale.seeds)
             pieces[f"train-rloo-2{arm}"] = partial(train, "rloo-2", small, images, seeds, len(seeds))
-    for problem in scale.toys:
-        pieces[f"toys-{problem}"] = partial(toys, problem, scale, seed)
     pieces["unbiased"] = partial(unbiased, scale.unbiased, scale.toy_draws, seed)
     binary = ("disarm", "arm", "arms-4") if "binary" in scale.toys else ()
     pieces["unbiased-controls"] = partial(unbiased, (*binary, "unsorted-iw"), _CONTROL_DRAWS, seed)
