@@ -1,6 +1,7 @@
 """A study of a coin, small enough to test the commands with; as a script it is the command with that study."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -43,6 +44,7 @@ BENT = Study("bent", "Bent", "0000.00001", **_TEXTS, bibtex="@book{bent}", run=_
              thumbnail=lambda evidence: "")  # fmt: skip
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with Ctrl-C ignored
     sys.modules["_coin"] = sys.modules["__main__"]
     studies.STUDIES.clear()
     studies.STUDIES.update(REGISTRY)
