@@ -4,17 +4,21 @@ At a node with probability p of a 1, let N be the samples that reach it, s_i = b
 correlation matrix of their bits. The contribution of sample i is lambda s_i (f_i - mean f), with
 lambda = 1 / (n - 1 - R). Source: ours; for n = 2 it is arXiv 2106.08056, section 3.
 
+The law of the bits is exchangeable among N, so samples are drawn without names: those at a node fill a run of *slots*
+of which the last take the bit 1, and a random permutation names the slots afterwards, another one for every variable.
+
 Probabilities come in pairs (p, 1 - p), each with full relative precision: near 1 a difference would lose it.
 """
 
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, UInt
+from jaxtyping import Array, Float, Int, UInt
+
+from gleanings.estimators._sampling import pick
 
 Coupling = Literal["systematic", "pairs"]
-
-_LOW_BITS = 8
 
 
 class Split(NamedTuple):
@@ -31,51 +35,35 @@ def split_masses(one: Float[Array, "*shape"], zero: Float[Array, "*shape"]) -> S
     return Split(one / safe, jnp.where(total > 0, zero / safe, 1))
 
 
-def masses(logits: Float[Array, "K *shape"]) -> Float[Array, "K *shape"]:
+def masses(logits: Float[Array, "*shape K"]) -> Float[Array, "*shape K"]:
     """exp(logits), scaled so that the largest is 1."""
-    return jnp.exp(logits - logits.max(0))
+    return jnp.exp(logits - logits.max(-1, keepdims=True))
 
 
-def couple(
-    split: Split,
-    together: Bool[Array, "n n *shape"],
-    words: UInt[Array, "n *shape"],
-    coupling: Coupling,
-) -> tuple[Bool[Array, "n *shape"], Float[Array, "n *shape"]]:
-    """Bits b_i with P(b_i = 1) = split.one_i, and lambda_i s_i.
+def uniform(words: UInt[Array, "*shape"], dtype: jnp.dtype) -> Float[Array, "*shape"]:
+    """Uniforms i / 2^24 in [0, 1) from random words."""
+    return (words >> 8).astype(dtype) * 2.0**-24
 
-    `together[i, j]` says that samples i and j stand at the same node, where they share `split`; samples at different
-    nodes are independent. `words` are independent random words. "systematic" lets all samples at a node share one
-    uniform u: u_i = (u + rank_i / c) mod 1 for c samples in random order. "pairs" couples them two by two, which for
-    two samples is the antithetic pair (u, 1 - u). Source: ours.
+
+def count_ones(
+    one: Float[Array, "*#shape"], size: Int[Array, "*shape"], u: Float[Array, "*shape"]
+) -> tuple[Int[Array, "*shape"], Float[Array, "*shape"]]:
+    """How many of `size` systematically coupled bits are 1: size * p rounded up with probability frac(size * p).
+
+    Also that probability; for two bits the coupling is antithetic. Source: ours.
     """
-    n, dtype = together.shape[0], split.one.dtype
-    rank = _ranks(words, together)
-    if coupling == "pairs":
-        together = together & ((rank // 2)[:, None] == (rank // 2)[None])
-        rank = rank % 2
-    size = together.sum(1, dtype=jnp.int32).astype(dtype)
-    shared = jnp.where(together, (words >> _LOW_BITS)[None], 0).sum(1, dtype=jnp.uint32)
-    shared = shared & (2**24 - 1)
-    u = shared.astype(dtype) * 2.0**-24 + rank.astype(dtype) / size
-    bits = jnp.where(u >= 1, u - 1, u) < split.one
-    score = jnp.where(bits, split.zero, -split.one)
-    return bits, score / (n - 1 - excess_correlation(split, size))
+    expected = size.astype(one.dtype) * one
+    floor = jnp.floor(expected)
+    fraction = expected - floor
+    return jnp.minimum(floor.astype(jnp.int32) + (u >= 1 - fraction), size), fraction
 
 
-def _ranks(words: Array, together: Array) -> Array:
-    """Random position of each sample among those at its node.
-
-    Read from the low bits, of which the shared uniform is independent. Where these tie, the index decides: any fixed
-    order is unbiased too, and random ones only serve to spread the partners.
-    """
-    n = words.shape[0]
-    index = jnp.arange(n, dtype=jnp.int32).reshape(n, *[1] * (words.ndim - 1))
-    order = (words & (2**_LOW_BITS - 1)).astype(jnp.int32) * n + index
-    return (together & (order[None] < order[:, None])).sum(1, dtype=jnp.int32)
+def weight_of(split: Split, size: Int[Array, "*#shape"] | int, num_draws: int) -> Float[Array, "*shape"]:
+    """lambda of samples whose bits are coupled in sets of `size`. Source: ours."""
+    return 1 / (num_draws - 1 - excess_correlation(split, jnp.asarray(size, split.one.dtype)))
 
 
-def excess_correlation(split: Split, size: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def excess_correlation(split: Split, size: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
     """R in [-1, 0], the sum of the correlations of a bit with its partners, for systematic coupling of `size` bits.
 
     fr (1 - fr) / (c p (1 - p)) - 1 with fr = frac(c p), the least that any coupling allows. Written in the smaller of
@@ -86,3 +74,27 @@ def excess_correlation(split: Split, size: Float[Array, "*shape"]) -> Float[Arra
     fraction = t - jnp.floor(t)
     general = fraction * (1 - fraction) / (jnp.maximum(t, 1) * larger) - 1
     return jnp.where(size == 0, 0, jnp.where(t < 1, -(size - 1) * smaller / larger, general))
+
+
+def name_slots(
+    words: UInt[Array, "n *shape"], position: Int[Array, "n *shape"]
+) -> tuple[Int[Array, "n *shape"], Int[Array, "n *shape"]]:
+    """The slot of each sample, a random permutation for each entry of `shape`, and the position in that slot.
+
+    The permutation is that of the ranks of random words.
+    """
+    index = jnp.arange(len(words), dtype=jnp.int32)
+    column = index.reshape(-1, *[1] * (words.ndim - 1))
+
+    def name(sample: tuple[Array, Array]) -> tuple[Array, Array]:
+        i, word = sample
+        slot = ((words < word) | ((words == word) & (column < i))).sum(0, dtype=jnp.int32)
+        return slot, pick(position, slot[None])[0]
+
+    return jax.lax.map(name, (index, words))
+
+
+def by_slot(values: Float[Array, "n *shape"], slot: Int[Array, "n *shape"]) -> Float[Array, "n *shape"]:
+    """Values of the samples in the order of their slots."""
+    places = (slot, *jnp.indices(slot.shape, dtype=jnp.int32, sparse=True)[1:])
+    return jnp.zeros_like(values).at[places].set(values, unique_indices=True, mode="promise_in_bounds")

@@ -4,15 +4,20 @@
 sums and searches along the last axis (measured by benchmarks/estimators.py).
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt
 
+# Up to this many categories their ranks are counted, by one comparison with each other one.
+_COUNT_LIMIT, _CHUNKS = 64, 4
 # Keys sorted at a time: a block that stays in the cache halves the time of the network on CPU.
 _BLOCK = 2**14
+_IN_BOUNDS = "promise_in_bounds"
 
 
 def leading(x: Shaped[Array, "*shape K"]) -> Shaped[Array, "K *shape"]:
@@ -49,7 +54,7 @@ def _first_above(sorted_values: Int[Array, "K *shape"], x: Int[Array, "n *shape"
 
     def halve(index: Array, step: Array) -> tuple[Array, None]:
         probe = index + step - 1
-        below = jnp.take_along_axis(sorted_values, jnp.minimum(probe, last), 0) <= x
+        below = pick(sorted_values, jnp.minimum(probe, last)) <= x
         return jnp.where((probe < last) & below, index + step, index), None
 
     steps = 2 ** np.arange(last.bit_length(), dtype=np.int32)[::-1]
@@ -62,42 +67,69 @@ def uniform_midpoints(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> F
     return (bits.astype(dtype) + 0.5) * 2.0**-23
 
 
-def ascending_order(logits: Float[Array, "*shape K"]) -> Int[Array, "*shape K"]:
-    """The category at each position when the categories stand by ascending logit.
+def ascending_ranks(logits: Float[Array, "*shape K"]) -> Int[Array, "*shape K"]:
+    """The position of each category when the categories stand by ascending logit.
 
-    On CPU the order is exact to about K relative float32 roundings and in the last pair, which DisARM-IW needs; the
-    other estimators use the order only to reduce variance. Source: ours.
+    The order is exact to about K float32 roundings of the distance from the largest logit. DisARM-IW needs no more:
+    except for the last two categories, two or more of at least about the same mass follow. Source: ours.
     """
     k = logits.shape[-1]
-    columns = leading(logits).reshape(k, math.prod(logits.shape[:-1]))
-    category = jax.lax.platform_dependent(columns, cpu=_network_order, default=_stable_order)
-    return trailing(category.reshape(k, *logits.shape[:-1]))
-
-
-def _stable_order(logits: Float[Array, "K columns"]) -> Int[Array, "K columns"]:
-    # The index as a function of the logits, so that under shard_map it varies as they do.
-    index = jnp.arange(logits.shape[0], dtype=jnp.int32)[:, None] + (logits != logits)
-    return jax.lax.sort((logits, index), dimension=0, num_keys=1)[1]
-
-
-def _network_order(logits: Float[Array, "K columns"]) -> Int[Array, "K columns"]:
-    """Categories by ascending logit: a sorting network over integer keys that hold the category in their low bits."""
-    k, columns = logits.shape
-    mask = 2 ** (k - 1).bit_length() - 1
-    bits = jax.lax.bitcast_convert_type(logits.astype(jnp.float32), jnp.int32)
+    below = (logits - logits.max(-1, keepdims=True)).astype(jnp.float32).reshape(math.prod(logits.shape[:-1]), k)
+    bits = jax.lax.bitcast_convert_type(below, jnp.int32)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers in the order of the floats
-    keys = (ordered & ~mask) | jnp.arange(k, dtype=jnp.int32)[:, None]
-    width = min(max(_BLOCK // (mask + 1), 1), max(columns, 1))
+    keys = (ordered & -_power_of_two(k)) | jnp.arange(k, dtype=jnp.int32)
+    return (in_chunks(_counted_ranks, keys) if k <= _COUNT_LIMIT else _sorted_ranks(keys)).reshape(logits.shape)
+
+
+def _counted_ranks(keys: Int[Array, "columns K"]) -> Int[Array, "columns K"]:
+    """The number of smaller keys, all of which differ."""
+    columns = [jax.lax.slice_in_dim(keys, j, j + 1, axis=1) for j in range(keys.shape[1])]
+    return sum(((column < keys).astype(jnp.int32) for column in columns), start=jnp.zeros_like(keys))
+
+
+def _sorted_ranks(keys: Int[Array, "columns K"]) -> Int[Array, "columns K"]:
+    """The same for many categories, which the keys hold in their low bits."""
+    columns, k = keys.shape
+    default = functools.partial(jax.lax.sort, dimension=0)
+    category = jax.lax.platform_dependent(keys.T, cpu=_network_sort, default=default) & (_power_of_two(k) - 1)
+    index = category + k * jnp.arange(columns, dtype=jnp.int32)
+    position = jnp.repeat(jnp.arange(k, dtype=jnp.int32), columns)
+    return _scattered(position, index.reshape(-1)).reshape(columns, k)
+
+
+def _scattered(values: Shaped[Array, " size"], index: Int[Array, " size"]) -> Shaped[Array, " size"]:
+    """The values in the order of their indices, a permutation."""
+    return jnp.zeros_like(values).at[index].set(values, unique_indices=True, mode=_IN_BOUNDS)
+
+
+def in_chunks(function: Callable[[Array], Array], rows: Shaped[Array, "n *shape"]) -> Shaped[Array, "n *shape"]:
+    """`function`, which treats each row alone, over a few chunks of the rows.
+
+    What leaves a loop is computed once, while XLA for CPU may compute other intermediate results, even those behind
+    a barrier, again for every use of every entry.
+    """
+    n = len(rows)
+    chunks = min(n, _CHUNKS)
+    size = -(-n // max(chunks, 1))
+    rows = jnp.pad(rows, [(0, chunks * size - n)] + [(0, 0)] * (rows.ndim - 1))
+    return jax.lax.map(function, rows.reshape(chunks, size, *rows.shape[1:])).reshape(rows.shape)[:n]
+
+
+def _power_of_two(k: int) -> int:
+    """The smallest power of two that is at least k."""
+    return 2 ** (k - 1).bit_length()
+
+
+def _network_sort(keys: Int[Array, "K columns"]) -> Int[Array, "K columns"]:
+    """Ascending along the leading axis by a sorting network, which on CPU beats XLA's sort."""
+    k, columns = keys.shape
+    size = _power_of_two(k)
+    width = min(max(_BLOCK // size, 1), max(columns, 1))
     blocks = -(-columns // width)
-    padding = [(0, mask + 1 - k), (0, blocks * width - columns)]
-    keys = jnp.pad(keys, padding, constant_values=2**31 - 1)
-    keys = jnp.moveaxis(keys.reshape(mask + 1, blocks, width), 1, 0)
-    keys = jnp.moveaxis(jax.lax.map(_bitonic_sort, keys), 0, 1).reshape(mask + 1, blocks * width)
-    category = (keys & mask)[:k, :columns]
-    if k < 2:
-        return category
-    last = jnp.take_along_axis(logits, category[-2:], 0)
-    return category.at[-2:].set(jnp.where(last[0] > last[1], category[-2:][::-1], category[-2:]))
+    keys = jnp.pad(keys, [(0, size - k), (0, blocks * width - columns)], constant_values=2**31 - 1)
+    keys = jnp.moveaxis(keys.reshape(size, blocks, width), 1, 0)
+    keys = jnp.moveaxis(jax.lax.map(_bitonic_sort, keys), 0, 1).reshape(size, blocks * width)
+    return keys[:k, :columns]
 
 
 def _bitonic_sort(keys: Int[Array, "K *shape"]) -> Int[Array, "K *shape"]:
@@ -123,28 +155,40 @@ def _bitonic_network(size: int) -> tuple[np.ndarray, np.ndarray]:
     return partners.reshape(-1, size), smaller.reshape(-1, size)
 
 
-def arrange(values: Float[Array, "*shape K"], category: Int[Array, "*shape K"] | None) -> Float[Array, "K *shape"]:
-    """By position, positions leading; in the given order where `category` is None."""
-    return leading(values if category is None else jnp.take_along_axis(values, category, -1))
+def arrange(values: Float[Array, "*shape K"], rank: Int[Array, "*shape K"] | None) -> Float[Array, "K *shape"]:
+    """By position, positions leading; in the given order where `rank` is None."""
+    if rank is None:
+        return leading(values)
+    flat = _scattered(values.reshape(-1), _leading_index(rank).reshape(-1))
+    return flat.reshape(values.shape[-1], *values.shape[:-1])
 
 
-def restore(values: Float[Array, "K *shape"], category: Int[Array, "*shape K"] | None) -> Float[Array, "*shape K"]:
+def restore(values: Float[Array, "K *shape"], rank: Int[Array, "*shape K"] | None) -> Float[Array, "*shape K"]:
     """The inverse of `arrange`."""
-    values = trailing(values)
-    if category is None:
-        return values
-    rows = (math.prod(values.shape[:-1]), values.shape[-1])
-    at = (jnp.arange(rows[0])[:, None], category.reshape(rows))
-    return jnp.zeros(rows, values.dtype).at[at].set(values.reshape(rows), unique_indices=True).reshape(values.shape)
+    if rank is None:
+        return trailing(values)
+    flat = values.reshape(-1)
+    return in_chunks(lambda index: flat.at[index].get(mode=_IN_BOUNDS), _leading_index(rank)).reshape(rank.shape)
+
+
+def _leading_index(rank: Int[Array, "*shape K"]) -> Int[Array, "columns K"]:
+    """Where in a flat `[K, *shape]` the category of that rank stands."""
+    columns = math.prod(rank.shape[:-1])
+    return rank.reshape(columns, rank.shape[-1]) * columns + jnp.arange(columns, dtype=jnp.int32)[:, None]
 
 
 def one_hot_at(
-    position: Int[Array, "n *shape"], category: Int[Array, "*shape K"] | None, num_categories: int, dtype: jnp.dtype
+    position: Int[Array, "n *shape"], rank: Int[Array, "*shape K"] | None, num_categories: int, dtype: jnp.dtype
 ) -> Float[Array, "n *shape K"]:
     """One-hot code of the categories that stand at `position`."""
-    if category is not None:
-        position = jnp.take_along_axis(category[None], position[..., None], -1)[..., 0]
-    return one_hot(position, num_categories, dtype)
+    if rank is None:
+        return one_hot(position, num_categories, dtype)
+    return (position[..., None] == rank).astype(dtype)
+
+
+def pick(values: Shaped[Array, "K *shape"], index: Int[Array, "n *shape"]) -> Shaped[Array, "n *shape"]:
+    """values[index[i, ...], ...], without a check of the index: on CPU that costs as much as the reading."""
+    return jnp.take_along_axis(values, index, 0, mode=_IN_BOUNDS)
 
 
 def random_words(key: Array, leading_shape: tuple[int, ...], shape: tuple[int, ...]) -> UInt[Array, "..."]:

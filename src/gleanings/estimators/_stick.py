@@ -1,64 +1,98 @@
 """Coupled draws by stick-breaking: category k is taken with probability p_k = q_k / sum_{j>=k} q_j, else passed.
 
-K - 1 sequential bits, in constant program size.
+K - 1 sequential bits, in constant program size. Those who have passed all sticks so far fill the first slots.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from gleanings.estimators._coupling import Coupling, Split, couple, masses, split_masses
-from gleanings.estimators._sampling import random_words
+from gleanings.estimators._coupling import (
+    Coupling,
+    Split,
+    by_slot,
+    count_ones,
+    name_slots,
+    split_masses,
+    uniform,
+    weight_of,
+)
+from gleanings.estimators._sampling import pick, random_words
+
+# The largest float32 below 1.
+_BELOW_ONE = 1 - 2.0**-24
 
 
 class Sticks(NamedTuple):
-    """Splits `[sticks, *shape]`, and lambda_i s_i of each sample, zero where it does not reach the stick."""
+    """At each stick its split, how many samples reach it and take it, and whether the one without a partner does."""
 
     split: Split
-    weight: Float[Array, "sticks n *shape"]
+    reached: Int[Array, "sticks *shape"]
+    taken: Int[Array, "sticks *shape"]
+    lone_taken: Bool[Array, "sticks *shape"]
+    slot: Int[Array, "n *shape"]
 
 
-def stick_splits(logits: Float[Array, "K *shape"]) -> Split:
+def stick_splits(mass: Float[Array, "K *shape"]) -> Split:
     """p_k and 1 - p_k for k < K, `[sticks, *shape]`. Source: arXiv 2106.08056, section 3.2."""
-    mass = masses(logits)
     _, later = jax.lax.scan(lambda tail, m: (tail + m, tail), mass[-1], mass[:-1], reverse=True)
     return split_masses(mass[:-1], later)
 
 
 def draw_sticks(
-    logits: Float[Array, "K *shape"], key: Array, num_draws: int, coupling: Coupling
+    mass: Float[Array, "K *shape"], key: Array, num_draws: int, coupling: Coupling
 ) -> tuple[Int[Array, "n *shape"], Sticks]:
-    """n coupled positions in 0..K-1 and the sticks that led to them. Source: ours (see couple)."""
-    sticks = stick_splits(logits)
-    words = random_words(key, (len(sticks.one), num_draws), logits.shape[1:])
-    # Samples that have stopped stand alone; their bits are not read.
-    alone = jnp.eye(num_draws, dtype=bool).reshape(num_draws, num_draws, *[1] * (logits.ndim - 1))
+    """n coupled positions in 0..K-1, and the sticks that led to them. Source: ours (see _coupling).
 
-    def step(carry: tuple[Array, Array], stick: tuple[Split, Array]) -> tuple[tuple[Array, Array], Array]:
-        alive, position = carry
-        split, words = stick
-        together = alone | (alive[:, None] & alive[None])
-        split = Split(*(jnp.broadcast_to(side, alive.shape) for side in split))
-        bits, weight = couple(split, together, words, coupling)
-        passed = alive & ~bits
-        return (passed, position + passed), jnp.where(alive, weight, 0)
+    The sets of coupled samples, one or the pairs, have a uniform each. As long as none of a set takes a stick its
+    uniform is stretched and used again, which inverts the distribution of where the first of them does; then it is
+    replaced by the word for (samples left, set).
+    """
+    sticks = stick_splits(mass)
+    shape = mass.shape[1:]
+    width = num_draws if coupling == "systematic" else 2
+    sets = -(-num_draws // width)
+    words = random_words(key, (num_draws + (num_draws + 1) * sets,), shape)
+    fresh = words[num_draws:].reshape(num_draws + 1, sets, *shape)
+    first_slot = width * jnp.arange(sets, dtype=jnp.int32).reshape(sets, *[1] * len(shape))
+    slots = jnp.arange(num_draws, dtype=jnp.int32).reshape(num_draws, *[1] * len(shape))
 
-    shape = (num_draws, *logits.shape[1:])
-    # Starts that are functions of the logits, so that under shard_map they vary as these do.
-    alive = jnp.broadcast_to(logits[0] == logits[0], shape)
-    start = (alive, jnp.zeros_like(alive, jnp.int32))
-    (_, position), weight = jax.lax.scan(step, start, (sticks, words))
-    return position, Sticks(sticks, weight)
+    def step(carry: tuple[Array, Array, Array], split: Split) -> tuple[tuple[Array, Array, Array], tuple]:
+        reached, u, position = carry
+        size = jnp.clip(reached - first_slot, 0, width)
+        ones, fraction = count_ones(split.one, size, u)
+        taken = ones.sum(0, dtype=jnp.int32)
+        left = reached - taken
+        renewed = uniform(pick(fresh, jnp.broadcast_to(left, (1, *u.shape)))[0], u.dtype)
+        u = jnp.where(ones > 0, renewed, jnp.minimum(u / (1 - fraction), _BELOW_ONE))
+        lone_taken = ((size == 1) & (ones == 1)).any(0)
+        return (left, u, position + (slots < left)), (reached, taken, lone_taken)
+
+    # Nothing, as a function of the masses, so that under shard_map the start varies as they do.
+    nothing = mass[0] != mass[0]
+    start = (num_draws + nothing, uniform(fresh[num_draws], mass.dtype) + nothing, 0 * slots + nothing)
+    (_, _, position), (reached, taken, lone_taken) = jax.lax.scan(step, start, sticks)
+    slot, position = name_slots(words[:num_draws], position)
+    return position, Sticks(sticks, reached, taken, lone_taken, slot)
 
 
-def stick_cotangent(sticks: Sticks, centred: Float[Array, "n *shape"]) -> Float[Array, "K *shape"]:
-    """Cotangent in the logits for contributions weight_i * centred_i at each stick."""
+def stick_cotangent(sticks: Sticks, values: Float[Array, "n *shape"], coupling: Coupling) -> Float[Array, "K *shape"]:
+    """Cotangent in the logits for contributions lambda_i s_i * values_i at each stick."""
+    split, reached, taken, lone_taken, _ = sticks
+    values, n = by_slot(values, sticks.slot), len(values)
+    together = weight_of(split, reached if coupling == "systematic" else 2, n)
+    lone = jnp.where(reached % 2 == 1, jnp.where(lone_taken, reached - 1, 0), -1) if coupling == "pairs" else -1
+    gradient = jnp.zeros_like(split.one)
+    for slot, value in enumerate(values):
+        score = jnp.where(slot < reached - taken, -split.one, split.zero)
+        weight = jnp.where(lone == slot, 1 / (n - 1), together)
+        gradient = gradient + jnp.where(slot < reached, weight * score * value, 0)
 
-    def step(share: Array, stick: Sticks) -> tuple[Array, Array]:
-        gradient = (stick.weight * centred).sum(0)
-        return share * stick.split.zero - gradient, share * stick.split.one + gradient
+    def step(share: Array, stick: tuple[Split, Array]) -> tuple[Array, Array]:
+        split, gradient = stick
+        return share * split.zero - gradient, share * split.one + gradient
 
-    rest, taken = jax.lax.scan(step, jnp.zeros_like(centred[0]), sticks)
-    return jnp.concatenate([taken, rest[None]])
+    rest, by_stick = jax.lax.scan(step, jnp.zeros_like(values[0]), (split, gradient))
+    return jnp.concatenate([by_stick, rest[None]])

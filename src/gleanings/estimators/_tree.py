@@ -1,75 +1,111 @@
 """Coupled draws along a balanced binary tree over the categories: log2 K levels, one bit a level.
 
 Bit 1 goes right. Nodes are numbered as in a heap: the root is 1, the children of i are 2 i and 2 i + 1. K is padded to
-a power of two with categories of probability 0, which no sample reaches.
+a power of two with categories of probability 0, which no sample reaches. The samples at a node fill a run of slots.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from gleanings.estimators._coupling import Coupling, Split, couple, masses, split_masses
-from gleanings.estimators._sampling import random_words
+from gleanings.estimators._coupling import (
+    Coupling,
+    Split,
+    by_slot,
+    count_ones,
+    name_slots,
+    split_masses,
+    uniform,
+    weight_of,
+)
+from gleanings.estimators._sampling import pick, random_words
+
+
+class Run(NamedTuple):
+    """The node of the sample in each slot, the first slot of the samples at that node, and how many they are."""
+
+    node: Int[Array, "n *shape"]
+    first: Int[Array, "n *shape"]
+    size: Int[Array, "n *shape"]
 
 
 class Paths(NamedTuple):
-    """Splits `[nodes, *shape]` by heap number, and for each level the node and lambda_i s_i of each sample."""
+    """Masses of the nodes by heap number; for each level the node and lambda_i s_i of each slot; the samples' slots."""
 
-    split: Split
+    mass: Float[Array, "nodes *shape"]
     node: Int[Array, "levels n *shape"]
     weight: Float[Array, "levels n *shape"]
+    slot: Int[Array, "n *shape"]
 
 
 def draw_tree(
-    logits: Float[Array, "K *shape"], key: Array, num_draws: int, coupling: Coupling
+    mass: Float[Array, "K *shape"], key: Array, num_draws: int, coupling: Coupling
 ) -> tuple[Int[Array, "n *shape"], Paths]:
-    """n coupled positions in 0..K-1 and the paths that led to them. Source: ours (see couple)."""
-    heap = _splits(masses(logits))
-    nodes = heap.one.shape[0]
-    words = random_words(key, (nodes.bit_length() - 1, num_draws), logits.shape[1:])
+    """n coupled positions in 0..K-1, and the paths that led to them. Source: ours (see _coupling)."""
+    mass, shape = _heap(mass), mass.shape[1:]
+    leaves = len(mass) // 2
+    words = random_words(key, (leaves.bit_length(), num_draws), shape)
 
-    def descend(node: Array, words: Array) -> tuple[Array, tuple[Array, Array]]:
-        here = Split(*(jnp.take_along_axis(side, node, 0) for side in heap))
-        bits, weight = couple(here, node[:, None] == node[None], words, coupling)
-        return 2 * node + bits, (node, weight)
+    def descend(run: Run, words: Array) -> tuple[Run, tuple[Array, Array]]:
+        split = split_masses(pick(mass, 2 * run.node + 1), pick(mass, 2 * run.node))
+        bits, ones, weight = _couple(split, run, uniform(words, mass.dtype), coupling)
+        first = run.first + jnp.where(bits, run.size - ones, 0)
+        return Run(2 * run.node + bits, first, jnp.where(bits, ones, run.size - ones)), (run.node, weight)
 
-    # The root as a function of the logits, so that under shard_map it varies as they do.
-    root = jnp.ones((num_draws, *logits.shape[1:]), jnp.int32) + (logits[0] != logits[0])
-    leaf, (node, weight) = jax.lax.scan(descend, root, words)
-    return leaf - nodes, Paths(heap, node, weight)
+    # The root as a function of the masses, so that under shard_map it varies as they do.
+    root = jnp.ones((num_draws, *shape), jnp.int32) + (mass[0] != mass[0])
+    run, (node, weight) = jax.lax.scan(descend, Run(root, root - 1, num_draws * root), words[1:])
+    slot, position = name_slots(words[0], run.node - leaves)
+    return position, Paths(mass, node, weight, slot)
 
 
-def tree_cotangent(paths: Paths, centred: Float[Array, "n *shape"], num_categories: int) -> Float[Array, "K *shape"]:
-    """Cotangent in the logits for contributions weight_i * centred_i at each node.
+def _couple(
+    split: Split, run: Run, u: Float[Array, "n *shape"], coupling: Coupling
+) -> tuple[Bool[Array, "n *shape"], Int[Array, "n *shape"], Float[Array, "n *shape"]]:
+    """For each slot its bit, the number of ones at its node, and lambda_i s_i."""
+    n = len(u)
+    rank = jnp.arange(n, dtype=jnp.int32).reshape(n, *[1] * (u.ndim - 1)) - run.first
+    if coupling == "systematic" or n == 2:
+        size = run.size
+        ones = pick(count_ones(split.one, size, u)[0], run.first)
+    else:
+        pairs = (split.one, jnp.where(rank % 2 == 0, jnp.minimum(run.size - rank, 2), 0), u)
+        pair_ones = jax.lax.map(lambda pair: count_ones(*pair)[0], pairs)
+        parts = [jnp.where(run.first == first, own, 0) for first, own in zip(run.first, pair_ones, strict=True)]
+        ones = sum(parts, start=jnp.zeros_like(rank))
+        lone_one = pick(pair_ones, run.first + run.size - 1) == 1
+        lone = (run.size % 2 == 1) & (rank == jnp.where(lone_one, run.size - 1, 0))
+        size = jnp.where(lone, 1, 2)
+    bits = rank >= run.size - ones
+    return bits, ones, jnp.where(bits, split.zero, -split.one) * weight_of(split, size, n)
+
+
+def tree_cotangent(paths: Paths, values: Float[Array, "n *shape"], num_categories: int) -> Float[Array, "K *shape"]:
+    """Cotangent in the logits for contributions lambda_i s_i * values_i at each node.
 
     The derivative of each node's logit is passed down the tree: a node's share goes to its right child with
     probability p, to its left with 1 - p.
     """
-    share = jnp.zeros((1, *centred.shape[1:]), centred.dtype)
-    contributions = paths.weight * centred
+    contributions = paths.weight * by_slot(values, paths.slot)
+    share = jnp.zeros((1, *values.shape[1:]), values.dtype)
     for level in range(paths.node.shape[0]):
         size = 2**level
-        nodes = jnp.arange(size, 2 * size, dtype=jnp.int32).reshape(size, *[1] * (centred.ndim - 1))
+        nodes = jnp.arange(size, 2 * size, dtype=jnp.int32).reshape(size, *[1] * (values.ndim - 1))
         gradient = jnp.zeros_like(share)
         for node, contribution in zip(paths.node[level], contributions[level], strict=True):
             gradient = gradient + jnp.where(node == nodes, contribution, 0)
-        left = share * paths.split.zero[size : 2 * size] - gradient
-        right = share * paths.split.one[size : 2 * size] + gradient
-        share = jnp.stack([left, right], 1).reshape(2 * size, *centred.shape[1:])
+        zero, one = paths.mass[2 * size : 4 * size : 2], paths.mass[2 * size + 1 : 4 * size : 2]
+        rate = jnp.where(one + zero > 0, share / (one + zero), 0)
+        share = jnp.stack([rate * zero - gradient, rate * one + gradient], 1).reshape(2 * size, *values.shape[1:])
     return share[:num_categories]
 
 
-def _splits(mass: Array) -> Split:
-    """Splits of the nodes, entry 0 unused: `[2**levels, *shape]`."""
-    k = mass.shape[0]
-    depth = (k - 1).bit_length()
-    mass = jnp.pad(mass, [(0, 2**depth - k)] + [(0, 0)] * (mass.ndim - 1))
-    levels = []
-    for _ in range(depth):
-        pairs = mass.reshape(mass.shape[0] // 2, 2, *mass.shape[1:])
-        levels.append(pairs)
-        mass = pairs.sum(1)
-    heap = jnp.concatenate([jnp.zeros((1, 2, *mass.shape[1:]), mass.dtype), *levels[::-1]])
-    return split_masses(heap[:, 1], heap[:, 0])
+def _heap(mass: Float[Array, "K *shape"]) -> Float[Array, "nodes *shape"]:
+    """Masses of the nodes, entry 0 unused: `[2 * leaves, *shape]`."""
+    k = len(mass)
+    levels = [jnp.pad(mass, [(0, 2 ** (k - 1).bit_length() - k)] + [(0, 0)] * (mass.ndim - 1))]
+    while len(levels[-1]) > 1:
+        levels.append(levels[-1][::2] + levels[-1][1::2])
+    return jnp.concatenate([jnp.zeros_like(levels[-1]), *levels[::-1]])

@@ -7,7 +7,6 @@ Deviations from arXiv 2106.08056: any number of evaluations instead of two, syst
 from typing import ClassVar, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -19,8 +18,8 @@ from gleanings.estimators._base import (
     check_choice,
     check_num_evaluations,
 )
-from gleanings.estimators._coupling import Coupling
-from gleanings.estimators._sampling import arrange, ascending_order, one_hot_at, restore
+from gleanings.estimators._coupling import Coupling, masses
+from gleanings.estimators._sampling import arrange, ascending_ranks, one_hot_at, restore
 from gleanings.estimators._stick import draw_sticks, stick_cotangent
 from gleanings.estimators._tree import draw_tree, tree_cotangent
 
@@ -41,23 +40,20 @@ class _AbstractCoupled(AbstractLeafwiseEstimator):
         check_choice("variable", self.variable, ("categorical", "binary"))
 
     def _draw_leaf(self, logits: Array, key: Array) -> tuple[Array, Residual]:
-        order = ascending_order(logits) if self.order else None
+        rank = ascending_ranks(logits) if self.order else None
         draw = draw_tree if self.structure == "tree" else draw_sticks
-        # The barrier keeps XLA from computing the draw again inside each of its consumers.
-        position, path = jax.lax.optimization_barrier(
-            draw(arrange(logits, order), key, self.evaluations(logits), self.coupling)
-        )
-        return one_hot_at(position, order, logits.shape[-1], logits.dtype), (order, path)
+        position, path = draw(arrange(masses(logits), rank), key, self.evaluations(logits), self.coupling)
+        return one_hot_at(position, rank, logits.shape[-1], logits.dtype), (rank, path)
 
     def _cotangent_leaf(self, logits: Array, residual: Residual, f_values: Array) -> Array:
-        order, path = residual
+        rank, path = residual
         centred = (f_values - f_values.mean(0))[..., None]
         centred = jnp.broadcast_to(centred, (*f_values.shape, logits.shape[-2]))
         if self.structure == "tree":
             by_position = tree_cotangent(path, centred, logits.shape[-1])
         else:
-            by_position = stick_cotangent(path, centred)
-        return restore(by_position, order)
+            by_position = stick_cotangent(path, centred, self.coupling)
+        return restore(by_position, rank)
 
 
 class CoupledLOO(_AbstractCoupled):

@@ -5,12 +5,12 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from gleanings.estimators._base import AbstractLeafwiseEstimator, Residual, Variable, check_choice
-from gleanings.estimators._coupling import Split
-from gleanings.estimators._sampling import arrange, ascending_order, one_hot_at, uniform_midpoints
-from gleanings.estimators._stick import stick_splits
+from gleanings.estimators._coupling import Split, masses
+from gleanings.estimators._sampling import arrange, ascending_ranks, one_hot_at, pick
+from gleanings.estimators._stick import draw_sticks
 
 
 class DisARMIW(AbstractLeafwiseEstimator):
@@ -28,11 +28,10 @@ class DisARMIW(AbstractLeafwiseEstimator):
         check_choice("variable", self.variable, ("categorical", "binary"))
 
     def _draw_leaf(self, logits: Array, key: Array) -> tuple[Array, Residual]:
-        order = ascending_order(logits)
-        sticks = stick_splits(arrange(logits, order))
-        u = uniform_midpoints(key, sticks.one.shape, logits.dtype)
-        position, weight = antithetic_sticks(sticks, u)
-        samples = one_hot_at(position, order, logits.shape[-1], logits.dtype)
+        rank = ascending_ranks(logits)
+        position, sticks = draw_sticks(arrange(masses(logits), rank), key, 2, "systematic")
+        weight = pick(importance_weights(sticks.split), position.min(0, keepdims=True))[0]
+        samples = one_hot_at(position, rank, logits.shape[-1], logits.dtype)
         return samples, (samples, weight)
 
     def _cotangent_leaf(self, logits: Array, residual: Residual, f_values: Array) -> Array:
@@ -41,29 +40,17 @@ class DisARMIW(AbstractLeafwiseEstimator):
         return (half_difference * weight)[..., None] * (samples[0] - samples[1])
 
 
-def antithetic_sticks(
-    sticks: Split, u: Float[Array, "sticks *shape"]
-) -> tuple[Int[Array, "2 *shape"], Float[Array, "*shape"]]:
-    """Positions of the pair drawn with u and 1 - u along sticks with p_k = `sticks.one`, and the importance weight.
+def importance_weights(sticks: Split) -> Float[Array, "K *shape"]:
+    """w of a pair whose smaller position is m, for m = 0..K-1; the last, that of two equal positions, is not used.
 
-    w = prod_{k<m} (1 - p_k)^2 / (1 - 2 p_k) * max(p_m, 1 - p_m), m the smaller position; it needs p_k <= 1/2 for k < m.
+    prod_{k<m} (1 - p_k)^2 / (1 - 2 p_k) * max(p_m, 1 - p_m); it needs p_k <= 1/2 for k < m.
     Source: arXiv 2106.08056, section 3.1.
     """
 
-    def step(carry: tuple[Array, Array, Array], stick: tuple[Split, Array]) -> tuple[tuple[Array, Array, Array], None]:
-        alive, position, weight = carry
-        (p, rest), u = stick
-        passed = alive & jnp.stack([u >= p, 1 - u >= p])
-        both = passed.all(0)
-        # Where p = 1/2 exactly one of the pair stops, so the factor of passing is never used; 1 keeps it finite.
-        margin = jnp.where(rest > p, rest - p, 1)
-        factor = jnp.where(both, rest**2 / margin, 1)
-        parts = alive.all(0) & ~both
-        factor = jnp.where(parts, jnp.maximum(p, rest), factor)
-        return (passed, position + passed, weight * factor), None
+    def step(passing: Array, split: Split) -> tuple[Array, Array]:
+        # Where p >= 1/2 no pair passes, so what follows is never used; 1 keeps it finite.
+        margin = jnp.where(split.zero > split.one, split.zero - split.one, 1)
+        return passing * split.zero**2 / margin, passing * jnp.maximum(split.one, split.zero)
 
-    # Starts that are functions of the draws, so that under shard_map they vary as these do.
-    alive = jnp.broadcast_to(u.sum(0) >= 0, (2, *u.shape[1:]))
-    start = (alive, jnp.zeros_like(alive, jnp.int32), jnp.ones_like(alive[0], u.dtype))
-    (_, position, weight), _ = jax.lax.scan(step, start, (sticks, u))
-    return position, weight
+    last, weights = jax.lax.scan(step, 1 + 0 * sticks.one.sum(0), sticks)
+    return jnp.concatenate([weights, last[None]])
