@@ -99,7 +99,8 @@ def results_table(results_dir: Path, studies: Sequence[dict[str, str]] = ()) -> 
         link = f"[{_flat(about['title'])}](https://arxiv.org/abs/{about['arxiv']})"
         run = [evidence.size, evidence.data, evidence.date] if evidence else []
         here = [f"{MARKS[check.outcome]} {check.name}: {measured(check)}" for check in verdict.checks]
-        cells = [_flat(text) for text in (about["claim"], about["paper_figure"], *(here or [verdict.summary]))]
+        claim = about["claim"].strip().split("\n\n")[0]
+        cells = [_flat(text) for text in (claim, about["paper_figure"], *(here or [verdict.summary]))]
         judged = f"**{verdict.label}**" + (f" ({_flat(', '.join(filter(None, run)))})" if run else "")
         lines.append(f"| {link} | {cells[0]} | {cells[1]} | {'<br>'.join(cells[2:])} | {judged} |")
     return "\n".join(lines) + "\n"

@@ -66,9 +66,10 @@ class StudyConfig:
 class Study:
     """A paper's claim as a runnable experiment. The texts are written, and the rule fixed, before it runs.
 
-    name: as on the command line. paper_figure: the paper's number and where it stands (table, figure), or
-    that none is quoted. run(config) -> values (JSON). judge(evidence) -> verdict, a pure function.
-    render(evidence, verdict, report) adds the study's sections. thumbnail(evidence) -> a small SVG.
+    name: as on the command line. claim: its first paragraph, one sentence, stands in the README's table.
+    paper_figure: the paper's number and where it stands (table, figure), or that none is quoted.
+    run(config) -> values (JSON). judge(evidence) -> verdict, a pure function. render(evidence, verdict, report)
+    adds the study's sections. thumbnail(evidence) -> a small SVG.
     Texts are plain; a blank line starts a paragraph, `- ` a list item, back quotes mark code.
     """
 

@@ -29,7 +29,9 @@ _FEW = 4  # categories of the second basket, in which the rivals need few evalua
 _CONTROL_DRAWS = 20_000
 
 CLAIM = """
-Dong, Mnih and Tucker couple the two samples of a leave-one-out gradient of E[f(z)], z categorical, and state that
+Coupling the two samples of a leave-one-out gradient of E[f(z)], z categorical, lowers its variance and adds no bias.
+
+Dong, Mnih and Tucker state in particular that
 
 - C1: the estimators DisARM-IW, DisARM-SB and DisARM-Tree are unbiased;
 - C2: at two evaluations of f they have a lower gradient variance than leave-one-out (RLOO);
