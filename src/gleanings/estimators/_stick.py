@@ -19,7 +19,7 @@ from gleanings.estimators._coupling import (
     uniform,
     weight_of,
 )
-from gleanings.estimators._sampling import pick, random_words
+from gleanings.estimators._sampling import random_words
 
 # The largest float32 below 1.
 _BELOW_ONE = 1 - 2.0**-24
@@ -48,14 +48,14 @@ def draw_sticks(
 
     The sets of coupled samples, one or the pairs, have a uniform each. As long as none of a set takes a stick its
     uniform is stretched and used again, which inverts the distribution of where the first of them does; then it is
-    replaced by the word for (samples left, set).
+    replaced by one that belongs to the number of samples left.
     """
     sticks = stick_splits(mass)
     shape = mass.shape[1:]
     width = num_draws if coupling == "systematic" else 2
     sets = -(-num_draws // width)
-    words = random_words(key, (num_draws + (num_draws + 1) * sets,), shape)
-    fresh = words[num_draws:].reshape(num_draws + 1, sets, *shape)
+    words = random_words(key, (num_draws * (1 + sets),), shape)
+    first, *by_left = uniform(words[num_draws:].reshape(num_draws, sets, *shape), mass.dtype)
     first_slot = width * jnp.arange(sets, dtype=jnp.int32).reshape(sets, *[1] * len(shape))
     slots = jnp.arange(num_draws, dtype=jnp.int32).reshape(num_draws, *[1] * len(shape))
 
@@ -65,14 +65,16 @@ def draw_sticks(
         ones, fraction = count_ones(split.one, size, u)
         taken = ones.sum(0, dtype=jnp.int32)
         left = reached - taken
-        renewed = uniform(pick(fresh, jnp.broadcast_to(left, (1, *u.shape)))[0], u.dtype)
+        renewed = by_left[0]
+        for count, fresh in enumerate(by_left[1:], 2):
+            renewed = jnp.where(left == count, fresh, renewed)
         u = jnp.where(ones > 0, renewed, jnp.minimum(u / (1 - fraction), _BELOW_ONE))
         lone_taken = ((size == 1) & (ones == 1)).any(0)
         return (left, u, position + (slots < left)), (reached, taken, lone_taken)
 
     # Nothing, as a function of the masses, so that under shard_map the start varies as they do.
     nothing = mass[0] != mass[0]
-    start = (num_draws + nothing, uniform(fresh[num_draws], mass.dtype) + nothing, 0 * slots + nothing)
+    start = (num_draws + nothing, first + nothing, 0 * slots + nothing)
     (_, _, position), (reached, taken, lone_taken) = jax.lax.scan(step, start, sticks)
     slot, position = name_slots(words[:num_draws], position)
     return position, Sticks(sticks, reached, taken, lone_taken, slot)
