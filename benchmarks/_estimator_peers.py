@@ -16,8 +16,8 @@ from gleanings import estimators as ge
 Row = dict[str, Any]
 MANY, BITS = (32, 16), (200,)
 REINMAX = "ReinMax = reinmax, gradient of each outcome"
-TURN = 10
-"""Calls of a turn: for some ten milliseconds the threads of a process that has slept may share one core."""
+TURN, WARM = 10, 3
+"""Measured calls of a turn, after unmeasured ones: the threads of a process that has slept share a core at first."""
 THREADS = (1, 2)
 """Small torch steps are sometimes quicker on one thread: the better of these counts for the peer."""
 
@@ -71,7 +71,7 @@ def _pair(
     compiled = compile_step(step, *arguments, donate=(0,))
     timers = {ours: timer(running(compiled.call, arguments))}
     timers |= {f"{name} {threads}": peer.timer(name, threads) for name in peers for threads in THREADS}
-    samples = interleave(timers, repeats, block=TURN)
+    samples = interleave(timers, repeats, block=TURN, warm=WARM)
     times = {name: summary(own) for name, own in samples.items()}
     return [_row(ours, name, times, factor if name == peers[0] else None) for name in peers]
 

@@ -59,11 +59,12 @@ def timer(call: Callable[[], Any]) -> Timer:
 
 
 def interleave(
-    timers: Mapping[str, Timer], repeats: int, *, block: int = 3, limit_s: float = 60.0
+    timers: Mapping[str, Timer], repeats: int, *, block: int = 3, warm: int = 0, limit_s: float = 60.0
 ) -> dict[str, list[Sample]]:
     """Times every timer `repeats` times, in blocks taken in turn, so that a busy minute hits all alike.
 
-    Each timer runs once unmeasured; the rounds end early, with equally many times each, after `limit_s`.
+    Each timer runs once unmeasured, and `warm` times more before each block; the rounds end early, with equally many
+    times each, after `limit_s`.
     """
     samples: dict[str, list[Sample]] = {name: [] for name in timers}
     for run in timers.values():
@@ -72,7 +73,7 @@ def interleave(
     for turn in range(-(-repeats // block)):
         count = min(block, repeats - turn * block)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            samples[name] += timers[name](count)
+            samples[name] += timers[name](warm + count)[warm:]
         if time.perf_counter() - start > limit_s:
             break
     return samples

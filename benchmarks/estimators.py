@@ -2,8 +2,8 @@
 
     python benchmarks/estimators.py --quick
     python benchmarks/estimators.py --peers-python PEERS/bin/python      # or GLEANINGS_PEERS_PYTHON
-Results go to benchmarks/results/estimators-<processor>.json. A row that could not be measured says why; none
-is guessed. Steps that are compared run in turns, on the same two cores.
+Results go to benchmarks/results/estimators-<processor>.json, where parts that are not asked for stay as they were.
+A row that could not be measured says why; none is guessed. Steps that are compared run in turns, on the same two cores.
 """
 
 import json
@@ -158,17 +158,20 @@ def main(options: Options) -> None:
     path = results_path(options)
     path.parent.mkdir(parents=True, exist_ok=True)
     has_gpu = jax.devices()[0].platform == "gpu"
-    results: dict[str, Any] = {
-        "machine": machine(),
-        "gpu": "the rows below" if has_gpu else {"unmeasured": "no GPU on this machine"},
+    fresh: dict[str, Any] = {
         "steps": [],
         "peers": [],
         "memory": {"unmeasured": "not asked for"},
         "sharding": {"unmeasured": "not asked for"},
+        "machines": {},
     }
+    results = fresh | (json.loads(path.read_text()) if path.exists() else {})
+    results["gpu"] = "the rows below" if has_gpu else {"unmeasured": "no GPU on this machine"}
+    for part in options.parts:
+        results[part] = fresh[part]
+        results["machines"][part] = machine()
 
     def save() -> None:
-        results["load_1min_at_end"] = round(os.getloadavg()[0], 2)
         path.write_text(json.dumps(results | {"targets": targets(results)}, indent=1) + "\n")
 
     def keep(part: str, row: Row) -> None:
