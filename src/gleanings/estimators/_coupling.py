@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt
+from jaxtyping import Array, Bool, Float, Int, UInt
 
 from gleanings.estimators._sampling import pick
 
@@ -56,6 +56,20 @@ def count_ones(
     floor = jnp.floor(expected)
     fraction = expected - floor
     return jnp.minimum(floor.astype(jnp.int32) + (u >= 1 - fraction), size), fraction
+
+
+def lone_rank(
+    size: Int[Array, "*shape"], ones: Int[Array, "*shape"], lone_one: Bool[Array, "*shape"], v: Float[Array, "*shape"]
+) -> Int[Array, "*shape"]:
+    """The rank, among `size` slots, of the one sample without a partner; -1 where all have one.
+
+    It stands at a random one (uniform v) of the slots that take its bit: its lambda is another than that of the
+    others, which must tell nothing about its later bits.
+    """
+    first = jnp.where(lone_one, size - ones, 0)
+    count = jnp.where(lone_one, ones, size - ones)
+    rank = first + jnp.minimum((v * count.astype(v.dtype)).astype(jnp.int32), count - 1)
+    return jnp.where(size % 2 == 1, rank, -1)
 
 
 def weight_of(split: Split, size: Int[Array, "*#shape"] | int, num_draws: int) -> Float[Array, "*shape"]:

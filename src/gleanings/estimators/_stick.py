@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from gleanings.estimators._coupling import (
     Coupling,
     Split,
     by_slot,
     count_ones,
+    lone_rank,
     name_slots,
     split_masses,
     uniform,
@@ -26,12 +27,12 @@ _BELOW_ONE = 1 - 2.0**-24
 
 
 class Sticks(NamedTuple):
-    """At each stick its split, how many samples reach it and take it, and whether the one without a partner does."""
+    """At each stick its split, how many samples reach it and take it, the slot of the one without a partner or -1."""
 
     split: Split
     reached: Int[Array, "sticks *shape"]
     taken: Int[Array, "sticks *shape"]
-    lone_taken: Bool[Array, "sticks *shape"]
+    lone: Int[Array, "sticks *shape"]
     slot: Int[Array, "n *shape"]
 
 
@@ -54,13 +55,17 @@ def draw_sticks(
     shape = mass.shape[1:]
     width = num_draws if coupling == "systematic" else 2
     sets = -(-num_draws // width)
-    words = random_words(key, (num_draws * (1 + sets),), shape)
+    placed = len(sticks.one) if sets > 1 else 0
+    words = random_words(key, (num_draws * (1 + sets) + placed,), shape)
+    places = uniform(words[num_draws * (1 + sets) :], mass.dtype) if sets > 1 else None
+    words = words[: num_draws * (1 + sets)]
     first, *by_left = uniform(words[num_draws:].reshape(num_draws, sets, *shape), mass.dtype)
     first_slot = width * jnp.arange(sets, dtype=jnp.int32).reshape(sets, *[1] * len(shape))
     slots = jnp.arange(num_draws, dtype=jnp.int32).reshape(num_draws, *[1] * len(shape))
 
-    def step(carry: tuple[Array, Array, Array], split: Split) -> tuple[tuple[Array, Array, Array], tuple]:
+    def step(carry: tuple[Array, Array, Array], stick: tuple) -> tuple[tuple[Array, Array, Array], tuple]:
         reached, u, position = carry
+        split, place = stick
         size = jnp.clip(reached - first_slot, 0, width)
         ones, fraction = count_ones(split.one, size, u)
         taken = ones.sum(0, dtype=jnp.int32)
@@ -70,22 +75,22 @@ def draw_sticks(
             renewed = jnp.where(left == count, fresh, renewed)
         u = jnp.where(ones > 0, renewed, jnp.minimum(u / (1 - fraction), _BELOW_ONE))
         lone_taken = ((size == 1) & (ones == 1)).any(0)
-        return (left, u, position + (slots < left)), (reached, taken, lone_taken)
+        lone = 0 * left - 1 if place is None else lone_rank(reached, taken, lone_taken, place)
+        return (left, u, position + (slots < left)), (reached, taken, lone)
 
     # Nothing, as a function of the masses, so that under shard_map the start varies as they do.
     nothing = mass[0] != mass[0]
     start = (num_draws + nothing, first + nothing, 0 * slots + nothing)
-    (_, _, position), (reached, taken, lone_taken) = jax.lax.scan(step, start, sticks)
+    (_, _, position), (reached, taken, lone) = jax.lax.scan(step, start, (sticks, places))
     slot, position = name_slots(words[:num_draws], position)
-    return position, Sticks(sticks, reached, taken, lone_taken, slot)
+    return position, Sticks(sticks, reached, taken, lone, slot)
 
 
 def stick_cotangent(sticks: Sticks, values: Float[Array, "n *shape"], coupling: Coupling) -> Float[Array, "K *shape"]:
     """Cotangent in the logits for contributions lambda_i s_i * values_i at each stick."""
-    split, reached, taken, lone_taken, _ = sticks
+    split, reached, taken, lone, _ = sticks
     values, n = by_slot(values, sticks.slot), len(values)
-    together = weight_of(split, reached if coupling == "systematic" else 2, n)
-    lone = jnp.where(reached % 2 == 1, jnp.where(lone_taken, reached - 1, 0), -1) if coupling == "pairs" else -1
+    together = weight_of(split, reached if coupling == "systematic" or n == 2 else 2, n)
     gradient = jnp.zeros_like(split.one)
     for slot, value in enumerate(values):
         score = jnp.where(slot < reached - taken, -split.one, split.zero)

@@ -15,6 +15,7 @@ from gleanings.estimators._coupling import (
     Split,
     by_slot,
     count_ones,
+    lone_rank,
     name_slots,
     split_masses,
     uniform,
@@ -76,8 +77,8 @@ def _couple(
         parts = [jnp.where(run.first == first, own, 0) for first, own in zip(run.first, pair_ones, strict=True)]
         ones = sum(parts, start=jnp.zeros_like(rank))
         lone_one = pick(pair_ones, run.first + run.size - 1) == 1
-        lone = (run.size % 2 == 1) & (rank == jnp.where(lone_one, run.size - 1, 0))
-        size = jnp.where(lone, 1, 2)
+        v = pick(u, jnp.minimum(run.first + 1, n - 1))  # no pair begins at an odd rank
+        size = jnp.where(rank == lone_rank(run.size, ones, lone_one, v), 1, 2)
     bits = rank >= run.size - ones
     return bits, ones, jnp.where(bits, split.zero, -split.one) * weight_of(split, size, n)
 
