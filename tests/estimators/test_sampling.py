@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from gleanings.estimators import CoupledLOO, DisARMIW, DisARMSB
-from gleanings.estimators._coupling import by_slot, name_slots
+from gleanings.estimators._coupling import name_slots, scatter_rows
 from gleanings.estimators._sampling import arrange, ascending_ranks, random_words, restore
 
 from ._oracle import softmax
@@ -61,7 +61,7 @@ def test_slots_are_named_by_a_uniform_permutation():
     slot, named = name_slots(random_words(jax.random.key(0), (n,), (columns,)), position)
     assert (named == 10 * slot).all()
     values = jax.random.normal(jax.random.key(1), (n, columns))
-    assert (jnp.take_along_axis(by_slot(values, slot), slot, 0) == values).all()
+    assert (jnp.take_along_axis(scatter_rows(values, slot), slot, 0) == values).all()
     counts = [int((order == np.asarray(slot).T).all(-1).sum()) for order in itertools.permutations(range(n))]
     assert sum(counts) == columns
     assert stats.chisquare(counts).pvalue > 1e-4

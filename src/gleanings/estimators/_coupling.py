@@ -10,13 +10,13 @@ of which the last take the bit 1, and a random permutation names the slots after
 Probabilities come in pairs (p, 1 - p), each with full relative precision: near 1 a difference would lose it.
 """
 
+import math
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt
 
-from gleanings.estimators._sampling import pick
+from gleanings.estimators._sampling import scattered
 
 Coupling = Literal["systematic", "pairs"]
 
@@ -50,26 +50,35 @@ def count_ones(
 ) -> tuple[Int[Array, "*shape"], Float[Array, "*shape"]]:
     """How many of `size` systematically coupled bits are 1: size * p rounded up with probability frac(size * p).
 
-    Also that probability; for two bits the coupling is antithetic. Source: ours.
+    Also what is left of the uniform u, a uniform that does not depend on that number. Each such use takes from its 24
+    bits what the number tells. For two bits the coupling is antithetic. Source: ours.
     """
     expected = size.astype(one.dtype) * one
     floor = jnp.floor(expected)
     fraction = expected - floor
-    return jnp.minimum(floor.astype(jnp.int32) + (u >= 1 - fraction), size), fraction
+    up = u >= 1 - fraction
+    ones = jnp.minimum(floor.astype(jnp.int32) + up, size)
+    return ones, _below_one(jnp.where(up, (u - 1 + fraction) / jnp.where(up, fraction, 1), u / (1 - fraction)))
 
 
 def lone_rank(
     size: Int[Array, "*shape"], ones: Int[Array, "*shape"], lone_one: Bool[Array, "*shape"], v: Float[Array, "*shape"]
-) -> Int[Array, "*shape"]:
-    """The rank, among `size` slots, of the one sample without a partner; -1 where all have one.
+) -> tuple[Int[Array, "*shape"], Float[Array, "*shape"]]:
+    """The rank, among `size` slots, of the one sample without a partner, or -1; also what is left of the uniform v.
 
     It stands at a random one (uniform v) of the slots that take its bit: its lambda is another than that of the
     others, which must tell nothing about its later bits.
     """
-    first = jnp.where(lone_one, size - ones, 0)
     count = jnp.where(lone_one, ones, size - ones)
-    rank = first + jnp.minimum((v * count.astype(v.dtype)).astype(jnp.int32), count - 1)
-    return jnp.where(size % 2 == 1, rank, -1)
+    scaled = v * count.astype(v.dtype)
+    index = jnp.minimum(scaled.astype(jnp.int32), count - 1)
+    is_odd = size % 2 == 1
+    rank = jnp.where(is_odd, jnp.where(lone_one, size - ones, 0) + index, -1)
+    return rank, jnp.where(is_odd, _below_one(scaled - index.astype(v.dtype)), v)
+
+
+def _below_one(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return jnp.minimum(u, 1 - 2.0**-24)
 
 
 def weight_of(split: Split, size: Int[Array, "*#shape"] | int, num_draws: int) -> Float[Array, "*shape"]:
@@ -97,18 +106,16 @@ def name_slots(
 
     The permutation is that of the ranks of random words.
     """
-    index = jnp.arange(len(words), dtype=jnp.int32)
-    column = index.reshape(-1, *[1] * (words.ndim - 1))
-
-    def name(sample: tuple[Array, Array]) -> tuple[Array, Array]:
-        i, word = sample
-        slot = ((words < word) | ((words == word) & (column < i))).sum(0, dtype=jnp.int32)
-        return slot, pick(position, slot[None])[0]
-
-    return jax.lax.map(name, (index, words))
+    n = len(words)
+    slot = jnp.arange(n, dtype=jnp.int32).reshape(n, *[1] * (words.ndim - 1))
+    smaller = [(other < words) | ((other == words) & (i < slot)) for i, other in enumerate(words)]
+    name = sum((x.astype(jnp.int32) for x in smaller), start=jnp.zeros_like(position))
+    by_name = scatter_rows(position * n + slot, name)
+    return by_name % n, by_name // n
 
 
-def by_slot(values: Float[Array, "n *shape"], slot: Int[Array, "n *shape"]) -> Float[Array, "n *shape"]:
-    """Values of the samples in the order of their slots."""
-    places = (slot, *jnp.indices(slot.shape, dtype=jnp.int32, sparse=True)[1:])
-    return jnp.zeros_like(values).at[places].set(values, unique_indices=True, mode="promise_in_bounds")
+def scatter_rows(values: Shaped[Array, "n *shape"], row: Int[Array, "n *shape"]) -> Shaped[Array, "n *shape"]:
+    """The values of each column in the order of their rows, a permutation."""
+    columns = math.prod(values.shape[1:])
+    index = row.reshape(len(row), columns) * columns + jnp.arange(columns, dtype=jnp.int32)
+    return scattered(values.reshape(-1), index.reshape(-1)).reshape(values.shape)

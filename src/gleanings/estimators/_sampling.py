@@ -45,10 +45,10 @@ def sample_categorical(q: Float[Array, "*batch D K"], key: Array, num_draws: int
     _, cumulative = jax.lax.scan(lambda total, m: (total + m, total + m), jnp.zeros_like(mass[0]), mass)
     word = random_words(key, (num_draws,), q.shape[:-1]) >> 2
     word = jnp.minimum(word.astype(jnp.int32), cumulative[-1] - 1)
-    return one_hot(_first_above(cumulative, word), q.shape[-1], q.dtype)
+    return one_hot(first_above(cumulative, word), q.shape[-1], q.dtype)
 
 
-def _first_above(sorted_values: Int[Array, "K *shape"], x: Int[Array, "n *shape"]) -> Int[Array, "n *shape"]:
+def first_above(sorted_values: Shaped[Array, "K *shape"], x: Shaped[Array, "n *shape"]) -> Int[Array, "n *shape"]:
     """Index of the first entry above x, by bisection; x lies below the last entry."""
     last = sorted_values.shape[0] - 1
 
@@ -58,7 +58,7 @@ def _first_above(sorted_values: Int[Array, "K *shape"], x: Int[Array, "n *shape"
         return jnp.where((probe < last) & below, index + step, index), None
 
     steps = 2 ** np.arange(last.bit_length(), dtype=np.int32)[::-1]
-    return jax.lax.scan(halve, jnp.zeros_like(x), jnp.asarray(steps))[0]
+    return jax.lax.scan(halve, (x > x).astype(jnp.int32), jnp.asarray(steps))[0]
 
 
 def uniform_midpoints(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "..."]:
@@ -94,10 +94,10 @@ def _sorted_ranks(keys: Int[Array, "columns K"]) -> Int[Array, "columns K"]:
     category = jax.lax.platform_dependent(keys.T, cpu=_network_sort, default=default) & (_power_of_two(k) - 1)
     index = category + k * jnp.arange(columns, dtype=jnp.int32)
     position = jnp.repeat(jnp.arange(k, dtype=jnp.int32), columns)
-    return _scattered(position, index.reshape(-1)).reshape(columns, k)
+    return scattered(position, index.reshape(-1)).reshape(columns, k)
 
 
-def _scattered(values: Shaped[Array, " size"], index: Int[Array, " size"]) -> Shaped[Array, " size"]:
+def scattered(values: Shaped[Array, " size"], index: Int[Array, " size"]) -> Shaped[Array, " size"]:
     """The values in the order of their indices, a permutation."""
     return jnp.zeros_like(values).at[index].set(values, unique_indices=True, mode=_IN_BOUNDS)
 
@@ -159,7 +159,7 @@ def arrange(values: Float[Array, "*shape K"], rank: Int[Array, "*shape K"] | Non
     """By position, positions leading; in the given order where `rank` is None."""
     if rank is None:
         return leading(values)
-    flat = _scattered(values.reshape(-1), _leading_index(rank).reshape(-1))
+    flat = scattered(values.reshape(-1), _leading_index(rank).reshape(-1))
     return flat.reshape(values.shape[-1], *values.shape[:-1])
 
 

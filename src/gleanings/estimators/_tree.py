@@ -13,10 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 from gleanings.estimators._coupling import (
     Coupling,
     Split,
-    by_slot,
     count_ones,
     lone_rank,
     name_slots,
+    scatter_rows,
     split_masses,
     uniform,
     weight_of,
@@ -25,11 +25,15 @@ from gleanings.estimators._sampling import pick, random_words
 
 
 class Run(NamedTuple):
-    """The node of the sample in each slot, the first slot of the samples at that node, and how many they are."""
+    """The node of the sample in each slot, the first slot of the samples at that node, how many they are; uniforms.
+
+    A run uses those that stand at its slots, and what is left of them goes on: all are always independent.
+    """
 
     node: Int[Array, "n *shape"]
     first: Int[Array, "n *shape"]
     size: Int[Array, "n *shape"]
+    u: Float[Array, "n *shape"]
 
 
 class Paths(NamedTuple):
@@ -47,40 +51,44 @@ def draw_tree(
     """n coupled positions in 0..K-1, and the paths that led to them. Source: ours (see _coupling)."""
     mass, shape = _heap(mass), mass.shape[1:]
     leaves = len(mass) // 2
-    words = random_words(key, (leaves.bit_length(), num_draws), shape)
+    names, words = random_words(key, (2, num_draws), shape)
 
-    def descend(run: Run, words: Array) -> tuple[Run, tuple[Array, Array]]:
+    def descend(run: Run, _: None) -> tuple[Run, tuple[Array, Array]]:
         split = split_masses(pick(mass, 2 * run.node + 1), pick(mass, 2 * run.node))
-        bits, ones, weight = _couple(split, run, uniform(words, mass.dtype), coupling)
+        bits, ones, weight, u = _couple(split, run, coupling)
         first = run.first + jnp.where(bits, run.size - ones, 0)
-        return Run(2 * run.node + bits, first, jnp.where(bits, ones, run.size - ones)), (run.node, weight)
+        return Run(2 * run.node + bits, first, jnp.where(bits, ones, run.size - ones), u), (run.node, weight)
 
     # The root as a function of the masses, so that under shard_map it varies as they do.
     root = jnp.ones((num_draws, *shape), jnp.int32) + (mass[0] != mass[0])
-    run, (node, weight) = jax.lax.scan(descend, Run(root, root - 1, num_draws * root), words[1:])
-    slot, position = name_slots(words[0], run.node - leaves)
+    start = Run(root, root - 1, num_draws * root, uniform(words, mass.dtype))
+    run, (node, weight) = jax.lax.scan(descend, start, length=leaves.bit_length() - 1)
+    slot, position = name_slots(names, run.node - leaves)
     return position, Paths(mass, node, weight, slot)
 
 
 def _couple(
-    split: Split, run: Run, u: Float[Array, "n *shape"], coupling: Coupling
-) -> tuple[Bool[Array, "n *shape"], Int[Array, "n *shape"], Float[Array, "n *shape"]]:
-    """For each slot its bit, the number of ones at its node, and lambda_i s_i."""
-    n = len(u)
-    rank = jnp.arange(n, dtype=jnp.int32).reshape(n, *[1] * (u.ndim - 1)) - run.first
+    split: Split, run: Run, coupling: Coupling
+) -> tuple[Bool[Array, "n *shape"], Int[Array, "n *shape"], Float[Array, "n *shape"], Float[Array, "n *shape"]]:
+    """For each slot its bit, the number of ones at its node, lambda_i s_i, and what is left of its uniform."""
+    n = len(run.u)
+    rank = jnp.arange(n, dtype=jnp.int32).reshape(n, *[1] * (run.u.ndim - 1)) - run.first
     if coupling == "systematic" or n == 2:
         size = run.size
-        ones = pick(count_ones(split.one, size, u)[0], run.first)
+        ones, left = count_ones(split.one, size, run.u)
+        ones, u = pick(ones, run.first), jnp.where(rank == 0, left, run.u)
     else:
-        pairs = (split.one, jnp.where(rank % 2 == 0, jnp.minimum(run.size - rank, 2), 0), u)
-        pair_ones = jax.lax.map(lambda pair: count_ones(*pair)[0], pairs)
+        pairs = (split.one, jnp.where(rank % 2 == 0, jnp.minimum(run.size - rank, 2), 0), run.u)
+        pair_ones, u = jax.lax.map(lambda pair: count_ones(*pair), pairs)
         parts = [jnp.where(run.first == first, own, 0) for first, own in zip(run.first, pair_ones, strict=True)]
         ones = sum(parts, start=jnp.zeros_like(rank))
         lone_one = pick(pair_ones, run.first + run.size - 1) == 1
-        v = pick(u, jnp.minimum(run.first + 1, n - 1))  # no pair begins at an odd rank
-        size = jnp.where(rank == lone_rank(run.size, ones, lone_one, v), 1, 2)
+        v = pick(run.u, jnp.minimum(run.first + 1, n - 1))  # no pair begins at an odd rank
+        lone, v = lone_rank(run.size, ones, lone_one, v)
+        u = jnp.where(rank == 1, v, u)
+        size = jnp.where(rank == lone, 1, 2)
     bits = rank >= run.size - ones
-    return bits, ones, jnp.where(bits, split.zero, -split.one) * weight_of(split, size, n)
+    return bits, ones, jnp.where(bits, split.zero, -split.one) * weight_of(split, size, n), u
 
 
 def tree_cotangent(paths: Paths, values: Float[Array, "n *shape"], num_categories: int) -> Float[Array, "K *shape"]:
@@ -89,7 +97,7 @@ def tree_cotangent(paths: Paths, values: Float[Array, "n *shape"], num_categorie
     The derivative of each node's logit is passed down the tree: a node's share goes to its right child with
     probability p, to its left with 1 - p.
     """
-    contributions = paths.weight * by_slot(values, paths.slot)
+    contributions = paths.weight * scatter_rows(values, paths.slot)
     share = jnp.zeros((1, *values.shape[1:]), values.dtype)
     for level in range(paths.node.shape[0]):
         size = 2**level

@@ -52,7 +52,7 @@ class _AbstractCoupled(AbstractLeafwiseEstimator):
         if self.structure == "tree":
             by_position = tree_cotangent(path, centred, logits.shape[-1])
         else:
-            by_position = stick_cotangent(path, centred, self.coupling)
+            by_position = stick_cotangent(path, centred)
         return restore(by_position, rank)
 
 

@@ -5,12 +5,12 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gleanings.estimators._base import AbstractLeafwiseEstimator, Residual, Variable, check_choice
-from gleanings.estimators._coupling import Split, masses
-from gleanings.estimators._sampling import arrange, ascending_ranks, one_hot_at, pick
-from gleanings.estimators._stick import draw_sticks
+from gleanings.estimators._coupling import masses, split_masses, uniform
+from gleanings.estimators._sampling import arrange, ascending_ranks, first_above, one_hot_at, pick, random_words
+from gleanings.estimators._stick import later_masses
 
 
 class DisARMIW(AbstractLeafwiseEstimator):
@@ -29,8 +29,7 @@ class DisARMIW(AbstractLeafwiseEstimator):
 
     def _draw_leaf(self, logits: Array, key: Array) -> tuple[Array, Residual]:
         rank = ascending_ranks(logits)
-        position, sticks = draw_sticks(arrange(masses(logits), rank), key, 2, "systematic")
-        weight = pick(importance_weights(sticks.split), position.min(0, keepdims=True))[0]
+        position, weight = draw_pair(arrange(masses(logits), rank), key)
         samples = one_hot_at(position, rank, logits.shape[-1], logits.dtype)
         return samples, (samples, weight)
 
@@ -40,17 +39,24 @@ class DisARMIW(AbstractLeafwiseEstimator):
         return (half_difference * weight)[..., None] * (samples[0] - samples[1])
 
 
-def importance_weights(sticks: Split) -> Float[Array, "K *shape"]:
-    """w of a pair whose smaller position is m, for m = 0..K-1; the last, that of two equal positions, is not used.
+def draw_pair(mass: Float[Array, "K *shape"], key: Array) -> tuple[Int[Array, "2 *shape"], Float[Array, " *shape"]]:
+    """Positions of a pair that is antithetic at each stick of the ascending masses, and its importance weight.
 
-    prod_{k<m} (1 - p_k)^2 / (1 - 2 p_k) * max(p_m, 1 - p_m); it needs p_k <= 1/2 for k < m.
-    Source: arXiv 2106.08056, section 3.1.
+    The first of the two takes stick m, where prod_{k<=m} max(1 - 2 p_k, 0) falls below a uniform; its partner takes
+    it too where p_m > 1/2 demands it, or else a later one. The weight is that of arXiv 2106.08056, section 3.1,
+    prod_{k<m} (1 - p_k)^2 / (1 - 2 p_k) * max(p_m, 1 - p_m); it is not used for two equal positions.
     """
-
-    def step(passing: Array, split: Split) -> tuple[Array, Array]:
-        # Where p >= 1/2 no pair passes, so what follows is never used; 1 keeps it finite.
-        margin = jnp.where(split.zero > split.one, split.zero - split.one, 1)
-        return passing * split.zero**2 / margin, passing * jnp.maximum(split.one, split.zero)
-
-    last, weights = jax.lax.scan(step, 1 + 0 * sticks.one.sum(0), sticks)
-    return jnp.concatenate([weights, last[None]])
+    later = later_masses(mass)
+    split = split_masses(mass, later)
+    passed = jnp.maximum(split.zero - split.one, 0)
+    _, passing = jax.lax.scan(lambda before, own: (before * own, before * own), 1 + 0 * mass[0], passed)
+    words = random_words(key, (2,), mass.shape[1:])
+    u, v = 2.0**-24 + uniform(words, mass.dtype)  # in (0, 1]
+    m = first_above(-passing, -u[None])
+    before = jnp.where(m > 0, pick(passing, jnp.maximum(m - 1, 0)), 1)[0]
+    own, rest = pick(mass, m)[0], pick(later, m)[0]
+    one, zero = split_masses(own, rest)
+    partner = jnp.where(u <= (one - zero) * before, m, first_above(-later, -(v * rest)[None]))
+    weight = ((own + rest) / mass.sum(0)) ** 2 / before * jnp.maximum(one, zero)
+    pair = jnp.concatenate([m, partner])
+    return jnp.where(words[0] % 2 == 0, pair, pair[::-1]), weight
