@@ -91,6 +91,14 @@ def summary(samples: list[Sample]) -> dict[str, float | int]:
     }
 
 
+def paired_ratio(samples: list[Sample], base: list[Sample]) -> float:
+    """Median over calls of the wall time over that of the baseline's call of the same turn.
+
+    A slow minute of the machine hits both, while it moves the two medians by themselves.
+    """
+    return round(statistics.median(own[0] / other[0] for own, other in zip(samples, base, strict=True)), 3)
+
+
 def cpu_model() -> str:
     """The processor as the system names it."""
     try:
