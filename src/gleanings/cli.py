@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cite": ("print the BibTeX of the papers a run used", "gleanings._reproduce:cite"),
     "fetch": ("get optional real data into the cache", "gleanings._fetch:fetch"),
     "doctor": ("check this machine and installation", "gleanings._doctor:doctor"),
+    "select": ("choose a model class from a table of logged decisions", "gleanings.selection.commands:select"),
     "estimators": ("gradients through discrete variables: compare, train", "gleanings.estimators.commands"),
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from gleanings.core._environment import environment
-from gleanings.core._files import write_json
+from gleanings.core._files import write_atomic, write_json
 from gleanings.core.config import differences, to_dict
 from gleanings.core.errors import ConfigError
 from gleanings.core.metrics import MetricsWriter
@@ -87,6 +87,12 @@ class RunDirectory:
         folder = self.path / "artifacts"
         folder.mkdir(exist_ok=True)
         return folder
+
+    def save_artifact(self, name: str, text: str) -> Path:
+        """Write a text file into `artifacts`, atomically, and return its path."""
+        self._writable()
+        write_atomic(self.artifacts / name, text)
+        return self.artifacts / name
 
     @cached_property
     def metrics(self) -> MetricsWriter:

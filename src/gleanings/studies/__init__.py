@@ -8,6 +8,8 @@ from gleanings.core.study import Study
 
 STUDIES: dict[str, str] = {
     "coupled-gradients": "gleanings.studies.coupled_gradients:STUDY",
+    "modbe": "gleanings.studies.modbe:STUDY",
+    "batch-policy-selection": "gleanings.studies.batch_policy_selection:STUDY",
 }
 
 __all__ = ["STUDIES", "load"]

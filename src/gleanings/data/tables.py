@@ -1,0 +1,161 @@
+"""Tables with named columns: CSV, JSON lines and Parquet files, or any object that holds named columns.
+
+A column comes back as a NumPy array of floats, of booleans, or of text.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from gleanings.core.errors import ConfigError, DataError
+
+Columns = dict[str, np.ndarray]
+_MAX_LINE = 1 << 20
+
+
+def read_table(path: str | Path, columns: Sequence[str] | None = None, rows: int | None = None) -> Columns:
+    """Some (default: all) columns of a .csv, .jsonl or .parquet file, at most `rows` rows of it.
+
+    An empty field is NaN in a column of numbers. ConfigError: another ending, a column that is not there, or Parquet
+    without pyarrow. DataError: no such file, or a damaged one, with the line.
+    """
+    path = Path(path)
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise ConfigError(f"{path}: unknown ending {path.suffix!r}; use {', '.join(readers)}")
+    if not path.is_file():
+        raise DataError("no such file", path)
+    return readers[path.suffix](path, columns, rows)
+
+
+def columns_of(table: Any) -> Columns:
+    """Columns of a dict, or of a pandas, polars or pyarrow table, as arrays.
+
+    ConfigError: not a table, or columns of different lengths.
+    """
+    names = getattr(table, "column_names", None) or getattr(table, "columns", None)
+    names = list(table) if isinstance(table, dict) else None if names is None else [str(name) for name in names]
+    if names is None:
+        raise ConfigError(f"{type(table).__name__} has no named columns; pass a dict of arrays or a data frame")
+    check_unique(names, "the table")
+    found = {name: _typed(_to_numpy(table[name])) for name in names}
+    lengths = {name: len(column) for name, column in found.items()}
+    if len(set(lengths.values())) > 1:
+        raise ConfigError(f"columns differ in length: {lengths}")
+    return found
+
+
+def require(columns: Iterable[str], names: Iterable[str], where: str = "the table") -> None:
+    """Raise ConfigError unless every one of `names` is a column; says which is nearest, and what is there."""
+    there = list(columns)
+    for name in names:
+        if name not in there:
+            near = get_close_matches(name, there, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise ConfigError(f"{where} has no column {name!r}{hint} It has {', '.join(there)}")
+
+
+def check_unique(names: Sequence[str], where: str) -> None:
+    """Raise ConfigError naming a column that stands there twice."""
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise ConfigError(f"{where} has two columns {twice[0]!r}; rename one")
+
+
+def _to_numpy(column: Any) -> np.ndarray:
+    return np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
+
+
+def _typed(column: np.ndarray) -> np.ndarray:
+    """Booleans as they are, numbers as floats, the rest as text."""
+    if column.ndim != 1:
+        raise ConfigError(f"a column has shape {column.shape}; expected one value a row")
+    if column.dtype == bool:
+        return column
+    try:
+        return column.astype(np.float64)
+    except (TypeError, ValueError):
+        return np.array(["" if value is None else str(value) for value in column.tolist()], dtype=np.str_)
+
+
+def _read_csv(path: Path, columns: Sequence[str] | None, rows: int | None) -> Columns:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(_short_lines(file, path), strict=True)
+            header = next(reader, None)
+            if not header:
+                raise DataError("empty file; expected a line of column names", path)
+            check_unique(header, str(path))
+            require(header, columns or (), str(path))
+            wanted = [header.index(name) for name in (columns or header)]
+            table: list[list[str]] = []
+            for row in reader:
+                if len(row) != len(header):
+                    raise DataError(f"{len(row)} fields, the header has {len(header)}", path, reader.line_num)
+                table.append([row[i] for i in wanted])
+                if len(table) == rows:
+                    break
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"not CSV ({error})", path) from error
+    cells = list(zip(*table, strict=True)) if table else [()] * len(wanted)
+    return {header[i]: _parsed(column) for i, column in zip(wanted, cells, strict=True)}
+
+
+def _parsed(column: Sequence[str]) -> np.ndarray:
+    if {"true", "false"} >= {value.lower() for value in column} and column:
+        return np.array([value.lower() == "true" for value in column])
+    try:
+        return np.array([value or "nan" for value in column], dtype=np.float64)
+    except ValueError:
+        return np.array(column, dtype=np.str_)
+
+
+def _read_jsonl(path: Path, columns: Sequence[str] | None, rows: int | None) -> Columns:
+    table: list[list[Any]] = []
+    names: list[str] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(_short_lines(file, path), 1):
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise DataError("not an object of named values", path, number)
+                if not names:
+                    require(record, columns or (), str(path))
+                    names = list(columns or record)
+                table.append([record.get(name) for name in names])
+                if len(table) == rows:
+                    break
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not JSON ({error})", path, len(table) + 1) from error
+    cells = list(zip(*table, strict=True))
+    return {name: _typed(np.array(column, dtype=object)) for name, column in zip(names, cells, strict=True)}
+
+
+def _read_parquet(path: Path, columns: Sequence[str] | None, rows: int | None) -> Columns:
+    try:
+        import pyarrow  # pyright: ignore[reportMissingImports]
+        from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError("Parquet needs pyarrow: pip install 'gleanings[selection]'") from error
+    try:
+        file = parquet.ParquetFile(path)
+        require(file.schema_arrow.names, columns or (), str(path))
+        table = file.read(columns=list(columns) if columns else None)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"not a readable Parquet file ({error})", path) from error
+    return columns_of(table if rows is None else table.slice(0, rows))
+
+
+def _short_lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Lines, none of which is read to its end where that is far away."""
+    number = 0
+    while line := file.readline(_MAX_LINE + 1):
+        number += 1
+        if len(line) > _MAX_LINE:
+            raise DataError(f"a line of more than {_MAX_LINE:,} characters", path, number)
+        yield line

@@ -1,0 +1,208 @@
+"""The classes fitted on training rows, lazily and once for all rules, and compared on validation rows."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gleanings.core.errors import ConfigError, GleaningsError, NumericsError
+from gleanings.core.keys import root
+from gleanings.selection import prefix
+from gleanings.selection.classes import FunctionClass, LinearQ, PrefixLinear, Q
+from gleanings.selection.fqi import backup, fqi, possible_values, values_of
+from gleanings.selection.log import Split, Transitions
+from gleanings.selection.prefix import Comparisons
+
+Fit = Callable[[Any, Transitions, Array], Q | Sequence[Q]]
+
+
+class Candidates:
+    """Nested classes, smallest first, with their fits on the training rows of `data`.
+
+    `fits(k)` is one q a stage. `compare(k)` sets class k against the larger ones, on the targets of k.
+    """
+
+    def __init__(self, classes: Sequence[FunctionClass], fit: Fit, data: Transitions, split: Split, key: Array) -> None:
+        self.classes, self.data, self.split = list(classes), data, split
+        self._fit, self._key = fit, key
+        self._fits: dict[int, list[Q]] = {}
+        self._rows: dict[int, Comparisons] = {}
+        self.bounds = possible_values(data)
+
+    def fits(self, k: int) -> list[Q]:
+        """The fit of class k, one q a stage. GleaningsError: the base learner failed; names the class."""
+        if k not in self._fits:
+            train = self.data.take(np.flatnonzero(self.split.train))
+            name = self.classes[k].name
+            try:
+                found = self._fit(self.classes[k], train, jax.random.fold_in(self._key, k))
+            except GleaningsError as error:
+                raise type(error)(f"class {name}: {error}") from error
+            except Exception as error:
+                raise GleaningsError(
+                    f"class {name}: the base learner raised {type(error).__name__}: {error}"
+                ) from error
+            fits = list(found) if isinstance(found, Sequence) else [found]
+            if len(fits) != self.data.num_stages:
+                raise ConfigError(f"class {name}: {len(fits)} fits for {self.data.num_stages} stages")
+            self._fits[k] = fits
+        return self._fits[k]
+
+    def value_at_start(self, k: int) -> float:
+        """Mean of max_a f(x, a) at the first steps: what class k says of itself."""
+        rows = self.data.at(0) if self.data.initial is None else np.flatnonzero(self.data.initial)
+        return float(values_of(self.fits(k)[0], self.data.observation[rows], self.data.num_actions).max(-1).mean())
+
+    def compare(self, k: int) -> Comparisons:
+        """Class k against every class; entries of classes that are not larger are NaN, but for its own."""
+        if k not in self._rows:
+            by_stage = [self._compare_at(k, stage) for stage in range(self.data.num_stages)]
+            self._rows[k] = Comparisons(*(np.stack(x) for x in zip(*by_stage, strict=True)))
+        return self._rows[k]
+
+    def comparisons(self) -> Comparisons:
+        """All classes at once."""
+        rows = [self.compare(k) for k in range(len(self.classes))]
+        stacked = Comparisons(*(jnp.asarray(np.stack(x, 1)) for x in zip(*rows, strict=True)))
+        return stacked._replace(rows=stacked.rows[:, 0])
+
+    def _compare_at(self, k: int, stage: int) -> Comparisons:
+        data, last = self.data, len(self.classes) - 1
+        rows = data.at(stage)
+        later = None if data.stage is not None and stage == data.num_stages - 1 else self.fits(k)[-1]
+        if data.stage is not None and later is not None:
+            later = self.fits(k)[stage + 1]
+        y = backup(data, rows, later, lambda q, x, _: values_of(q, x, data.num_actions).max(-1), stage, self.bounds)
+        train, valid = self.split.train[rows], self.split.valid[rows]
+        small = self._at_actions(self.fits(k)[stage], rows)
+        large = np.full((last + 1, len(rows)), np.nan, np.float32)
+        large[k] = small
+        for j in range(k + 1, last + 1):
+            large[j] = self._at_actions(self._regress(j, rows[train], y[train], stage), rows)
+        squares, own = (large - y)[:, valid] ** 2, (small - y)[valid] ** 2
+        excess = own - squares
+        return Comparisons(
+            small=own.mean(),
+            large=squares.mean(-1),
+            se=excess.std(-1) / np.sqrt(valid.sum()),
+            gap=((small - large[-1])[valid] ** 2).mean(),
+            effective_rows=np.asarray(prefix.effective_rows(*map(jnp.asarray, (small - y, y, np.ones_like(y))))),
+            rows=np.asarray(valid.sum(), np.float32),
+        )
+
+    def _regress(self, j: int, rows: np.ndarray, y: np.ndarray, stage: int) -> Q:
+        key = jax.random.fold_in(jax.random.fold_in(self._key, len(self.classes) + j), stage)
+        observation, action = self.data.observation[rows], self.data.action[rows]
+        return self.classes[j].regress(observation, action, y, num_actions=self.data.num_actions, key=key)
+
+    def _at_actions(self, q: Q, rows: np.ndarray) -> Float[np.ndarray, " n"]:
+        values = values_of(q, self.data.observation[rows], self.data.num_actions)
+        return np.take_along_axis(values, self.data.action[rows][:, None], -1)[:, 0]
+
+
+class PrefixCandidates(Candidates):
+    """The same for leading linear classes of one feature map with one ridge, all computed at once."""
+
+    classes: list[PrefixLinear]
+
+    def __init__(
+        self, classes: Sequence[PrefixLinear], data: Transitions, split: Split, key: Array, sweeps: int = 100
+    ) -> None:
+        super().__init__(classes, fqi, data, split, key)
+        self._sweeps = sweeps
+
+    def fits(self, k: int) -> list[Q]:
+        """The fit of class k, one q a stage."""
+        weights, chosen = self._solved[0].weights[:, k], self.classes[k]
+        return [LinearQ(chosen.features, w[:, : chosen.dim]) for w in weights]
+
+    def compare(self, k: int) -> Comparisons:
+        """Class k against every class."""
+        found = self._solved[1]
+        return Comparisons(*(np.asarray(x) for x in (*(y[:, k] for y in found[:-1]), found.rows)))
+
+    @cached_property
+    def _solved(self) -> tuple[prefix.Fits, Comparisons]:
+        largest = self.classes[-1]
+        rows = _stacked(self.data, self.split, largest)
+        masks = prefix.leading(tuple(c.dim for c in self.classes))
+        sweeps = None if self.data.stage is not None else self._sweeps
+        found = _solve(rows, masks, largest.ridge, self.data.num_actions, sweeps, self.bounds)
+        if not bool(jnp.isfinite(found[0].weights).all()):
+            raise NumericsError(f"class {largest.name}: its Gram matrix is not positive definite; use a larger ridge")
+        return found
+
+
+def fit_candidates(
+    classes: Sequence[Any],
+    fit: Fit | None,
+    data: Transitions,
+    *,
+    valid_fraction: float = 0.2,
+    key: Array | None = None,
+    seed: int = 0,
+) -> Candidates:
+    """Candidates with a random split; `fit` is any offline learner, None for fitted Q iteration.
+
+    fit(model_class, transitions, key) returns one q, x [B, D] -> [B, A], a stage. Leading linear classes of one feature
+    map are then solved all at once. ConfigError: no class, two of one name, or sizes that decrease.
+    """
+    names = [c.name for c in classes]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"classes {names}: at least one is needed, each with its own name")
+    split, key = data.split(valid_fraction, seed), root(0) if key is None else key
+    linear = [c for c in classes if isinstance(c, PrefixLinear)]
+    if len(linear) == len(names) and any(b.dim <= a.dim for a, b in pairwise(linear)):
+        raise ConfigError(f"classes {names}: nested classes must stand in the order of their sizes")
+    alike = all(c.features is linear[0].features and c.ridge == linear[0].ridge for c in linear)
+    if fit is None and len(linear) == len(names) and alike:
+        return PrefixCandidates(linear, data, split, key)
+    return Candidates(classes, fit or fqi, data, split, key)
+
+
+def _stacked(data: Transitions, split: Split, largest: PrefixLinear) -> prefix.Rows:
+    """Rows by stage, padded to the longest one."""
+    stages = [data.at(stage) for stage in range(data.num_stages)]
+    length = max(map(len, stages))
+
+    def gather(values: Any, dtype: Any) -> Array:
+        padded = [np.pad(values[rows], [(0, length - len(rows))] + [(0, 0)] * (values.ndim - 1)) for rows in stages]
+        return jnp.asarray(np.stack(padded).astype(dtype))
+
+    def features(observation: np.ndarray) -> np.ndarray:
+        return np.asarray(largest.features(jnp.asarray(observation, jnp.float32)))[:, : largest.dim]
+
+    return prefix.Rows(
+        features=gather(features(data.observation), np.float32),
+        action=gather(data.action, np.int32),
+        reward=gather(data.reward, np.float32),
+        next_features=gather(features(data.next_observation), np.float32),
+        discount=gather(data.continues, np.float32),
+        train=gather(split.train, np.float32),
+        valid=gather(split.valid, np.float32),
+    )
+
+
+def _solve(
+    rows: prefix.Rows,
+    masks: Array,
+    ridge: float,
+    num_actions: int,
+    sweeps: int | None,
+    bounds: tuple[float, float] | None,
+) -> tuple[prefix.Fits, Comparisons]:
+    @jax.jit
+    def run(rows: prefix.Rows) -> tuple[prefix.Fits, Comparisons]:
+        factor = prefix.factors(rows, num_actions, ridge)
+        if sweeps is None or bounds is None:
+            fits = prefix.staged_fits(factor, rows, masks)
+        else:
+            fits = prefix.discounted_fits(factor, rows, masks, sweeps, bounds)
+        return fits, prefix.compare(factor, rows, fits, masks)
+
+    return run(rows)

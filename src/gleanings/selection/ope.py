@@ -1,0 +1,191 @@
+"""Off-policy values of a policy from a bandit log, each with its standard error and interval.
+
+Every estimator here is mean(a) + mean(b) / mean(c) over rows, which one linearisation and one bootstrap serve.
+rho is policy / propensity at the logged action, q a reward model fitted on other rows.
+"""
+
+import abc
+import math
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import special
+
+from gleanings.core.errors import ConfigError
+
+_DRAWS, _CHUNK = 1000, 4_000_000
+
+
+class Estimate(NamedTuple):
+    """A value with standard error and 95 % interval from n rows; `terms` [n] are its linearised contributions."""
+
+    value: float
+    se: float
+    low: float
+    high: float
+    n: int
+    terms: Float[np.ndarray, " n"]
+
+
+class Parts(NamedTuple):
+    """Rows of an estimator that is mean(a) + mean(b) / mean(c)."""
+
+    a: Float[np.ndarray, " n"]
+    b: Float[np.ndarray, " n"]
+    c: Float[np.ndarray, " n"]
+
+
+class Estimator(eqx.Module):
+    """Estimates the value of a policy [n, A] from logged rewards, actions and propensities [n]."""
+
+    interval: Literal["normal", "bootstrap"] = eqx.field(static=True, default="normal", kw_only=True)
+
+    @abc.abstractmethod
+    def parts(
+        self,
+        reward: Float[np.ndarray, " n"],
+        rho: Float[np.ndarray, " n"],
+        logged: Float[np.ndarray, " n"],
+        dm: Float[np.ndarray, " n"],
+    ) -> Parts:
+        """a, b and c from the rewards, rho, and the model's value at the logged action and under the policy."""
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a reward model has to be given."""
+        return True
+
+    def __call__(
+        self,
+        reward: Float[np.ndarray, " n"],
+        action: Int[np.ndarray, " _"],
+        propensity: Float[np.ndarray, " _"],
+        policy: Float[np.ndarray, "_ A"],
+        reward_model: Float[np.ndarray, "_ A"] | None = None,
+        seed: int = 0,
+    ) -> Estimate:
+        """The estimate; NaN where the policy never plays a logged action and a ratio is needed.
+
+        ConfigError: lengths differ, a propensity outside (0, 1], or no reward model where one is needed.
+        """
+        n = len(reward)
+        if not n == len(action) == len(propensity) == len(policy):
+            raise ConfigError(f"{type(self).__name__}: reward, action, propensity and policy differ in length")
+        if n == 0 or not ((propensity > 0) & (propensity <= 1)).all():
+            raise ConfigError(f"{type(self).__name__}: needs rows, each with a propensity in (0, 1]")
+        if reward_model is None and self.needs_model:
+            raise ConfigError(f"{type(self).__name__}: needs a reward model [n, A]")
+        model = np.zeros_like(policy, float) if reward_model is None else np.asarray(reward_model, float)
+        rows = np.arange(n)
+        rho = np.asarray(policy, float)[rows, action] / np.asarray(propensity, float)
+        dm = (np.asarray(policy, float) * model).sum(1)
+        return self._estimate(self.parts(np.asarray(reward, float), rho, model[rows, action], dm), seed)
+
+    def _estimate(self, parts: Parts, seed: int) -> Estimate:
+        a, b, c = parts
+        n, mean_c = len(a), c.mean()
+        if mean_c == 0:
+            return Estimate(math.nan, math.nan, math.nan, math.nan, n, np.full(n, math.nan))
+        ratio = b.mean() / mean_c
+        value, terms = a.mean() + ratio, a + ratio + (b - ratio * c) / mean_c
+        se = math.sqrt(np.square(terms - value).sum()) / n
+        z = float(special.ndtri(0.975))
+        low, high = value - z * se, value + z * se
+        if self.interval == "bootstrap":
+            low, high = np.nanquantile(_poisson_bootstrap(parts, seed), [0.025, 0.975])
+        return Estimate(float(value), se, float(low), float(high), n, terms)
+
+
+class IPS(Estimator):
+    """mean min(rho, clip) r. Source: Horvitz & Thompson 1952; clipping biases towards 0."""
+
+    clip: float = eqx.field(static=True, default=math.inf)
+
+    @property
+    def needs_model(self) -> bool:
+        """No."""
+        return False
+
+    def parts(self, reward: np.ndarray, rho: np.ndarray, logged: np.ndarray, dm: np.ndarray) -> Parts:
+        """a = 0, b = min(rho, clip) r, c = 1."""
+        return Parts(0 * reward, np.minimum(rho, self.clip) * reward, np.ones_like(reward))
+
+
+class SNIPS(Estimator):
+    """sum rho r / sum rho. Source: Swaminathan & Joachims 2015."""
+
+    @property
+    def needs_model(self) -> bool:
+        """No."""
+        return False
+
+    def parts(self, reward: np.ndarray, rho: np.ndarray, logged: np.ndarray, dm: np.ndarray) -> Parts:
+        """a = 0, b = rho r, c = rho."""
+        return Parts(0 * reward, rho * reward, rho)
+
+
+class DM(Estimator):
+    """mean sum_a pi(a|x) q(x, a): the reward model's word; its standard error omits the model's error."""
+
+    def parts(self, reward: np.ndarray, rho: np.ndarray, logged: np.ndarray, dm: np.ndarray) -> Parts:
+        """a = dm, b = 0, c = 1."""
+        return Parts(dm, 0 * dm, np.ones_like(dm))
+
+
+class DR(Estimator):
+    """DM corrected by min(rho, clip) (r - q). Source: Dudik, Langford & Li 2011."""
+
+    clip: float = eqx.field(static=True, default=math.inf)
+
+    def parts(self, reward: np.ndarray, rho: np.ndarray, logged: np.ndarray, dm: np.ndarray) -> Parts:
+        """a = dm, b = min(rho, clip) (r - q), c = 1."""
+        return Parts(dm, np.minimum(rho, self.clip) * (reward - logged), np.ones_like(dm))
+
+
+class SNDR(Estimator):
+    """DM corrected by sum rho (r - q) / sum rho. Source: Thomas & Brunskill 2016."""
+
+    def parts(self, reward: np.ndarray, rho: np.ndarray, logged: np.ndarray, dm: np.ndarray) -> Parts:
+        """a = dm, b = rho (r - q), c = rho."""
+        return Parts(dm, rho * (reward - logged), rho)
+
+
+class SwitchDR(Estimator):
+    """DR whose correction leaves out weights above t. Source: Wang, Agarwal & Dudik 2017."""
+
+    t: float = eqx.field(static=True, default=math.inf)
+
+    def parts(self, reward: np.ndarray, rho: np.ndarray, logged: np.ndarray, dm: np.ndarray) -> Parts:
+        """a = dm, b = rho 1[rho <= t] (r - q), c = 1."""
+        return Parts(dm, np.where(rho <= self.t, rho, 0) * (reward - logged), np.ones_like(dm))
+
+
+class DRos(Estimator):
+    """DR with the shrunk weight s rho / (rho^2 + s): DM for s = 0, DR for s = inf. Source: Su et al. 2020."""
+
+    s: float = eqx.field(static=True, default=math.inf)
+
+    def parts(self, reward: np.ndarray, rho: np.ndarray, logged: np.ndarray, dm: np.ndarray) -> Parts:
+        """a = dm, b = s rho / (rho^2 + s) (r - q), c = 1."""
+        if math.isinf(self.s):
+            weight = rho
+        else:
+            denominator = rho**2 + self.s
+            weight = np.divide(self.s * rho, denominator, out=np.zeros_like(rho), where=denominator > 0)
+        return Parts(dm, weight * (reward - logged), np.ones_like(dm))
+
+
+def _poisson_bootstrap(parts: Parts, seed: int) -> Float[np.ndarray, " draws"]:
+    """Values with every row counted a Poisson(1) number of times."""
+    rng, n = np.random.default_rng(seed), len(parts.a)
+    columns = np.stack([*parts, np.ones(n)], 1)
+    values = []
+    block = max(1, _CHUNK // n)
+    for start in range(0, _DRAWS, block):
+        counts = rng.poisson(1.0, (min(block, _DRAWS - start), n)).astype(np.float64)
+        a, b, c, total = (counts @ columns).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values.append(a / total + b / c)
+    return np.concatenate(values)

@@ -1,0 +1,146 @@
+"""What a rule returns: the class, the certificate for it, and alarms where the data cannot carry the decision."""
+
+import abc
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from gleanings.core.report import table
+from gleanings.selection.alarm import Alarm
+from gleanings.selection.candidates import Candidates
+from gleanings.selection.classes import AnyArray, Q
+from gleanings.selection.fqi import values_of
+from gleanings.selection.ope import Estimate
+from gleanings.selection.overlap import Overlap
+
+Label = Literal["certified", "uncertified", "insufficient data"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One comparison: `delta` is how much less squared error `large` has than `small` on the target of `small`.
+
+    se: its standard error. tolerance: how much is allowed. rows: validation rows. effective_rows: rows that carry the
+    error of `small`. rejects: delta > tolerance. rows_needed: rows at which this difference would reject, NaN if it
+    never would.
+    """
+
+    small: str
+    large: str
+    stage: int
+    delta: float
+    se: float
+    tolerance: float
+    rows: int
+    effective_rows: float
+    rejects: bool
+    rows_needed: float
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The comparisons that a choice stands on."""
+
+    cells: tuple[Cell, ...] = ()
+
+    def table(self) -> dict[str, np.ndarray]:
+        """Equal-length columns, one entry a comparison."""
+        names = list(Cell.__dataclass_fields__)
+        return {name: np.array([getattr(cell, name) for cell in self.cells]) for name in names}
+
+    def html(self) -> str:
+        """The same as a table for a report."""
+        columns = self.table()
+        return table(list(columns), list(zip(*(c.tolist() for c in columns.values()), strict=True)))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The choice of a rule. index counts from 0, None for a mixture of classes; `q` is one value function a stage."""
+
+    index: int | None
+    name: str
+    rule: str
+    verdict: Label
+    num_classes: int
+    num_actions: int
+    alarms: tuple[Alarm, ...] = ()
+    certificate: Certificate = field(default_factory=Certificate)
+    q: tuple[Q, ...] = field(default=(), repr=False)
+    value: Mapping[str, Estimate] = field(default_factory=dict, repr=False)
+    overlap: Overlap | None = None
+
+    def act(self, observation: Float[np.ndarray, "B D"], stage: int = 0) -> Float[np.ndarray, "B A"]:
+        """Probability of each action: 1 for the greedy one, the first of equals."""
+        values = values_of(self.q[stage], observation, self.num_actions)
+        return np.eye(self.num_actions, dtype=np.float32)[values.argmax(-1)]
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the value functions; NaN and infinity are None."""
+        names = ("index", "name", "rule", "verdict", "num_classes", "num_actions")
+        facts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        facts["alarms"] = [{"name": alarm.name, "message": alarm.message} for alarm in self.alarms]
+        columns = self.certificate.table() if self.certificate.cells else {}
+        facts["value"] = {name: e._asdict() | {"terms": None} for name, e in self.value.items()}
+        facts["overlap"] = self.overlap and self.overlap._asdict()
+        return _finite(facts | {"certificate": {name: column.tolist() for name, column in columns.items()}})
+
+    def __str__(self) -> str:
+        place = "mixture of classes" if self.index is None else f"{self.name}, class {self.index + 1}"
+        parts = [f"{place} of {self.num_classes}", self.verdict]
+        if self.value:
+            name, best = next(iter(self.value.items()))
+            numbers = f"{best.value:.3g} [{best.low:.3g}, {best.high:.3g}]"
+            parts.append(f"value {numbers} by {name} on {best.n} unseen rows")
+        parts.append(f"{len(self.alarms)} alarm" + "s" * (len(self.alarms) != 1))
+        return "\n".join([" | ".join(parts), *(f"  {alarm.name}: {alarm.message}" for alarm in self.alarms)])
+
+
+class Rule(eqx.Module):
+    """Chooses one of the candidates."""
+
+    @abc.abstractmethod
+    def select(self, candidates: Candidates) -> Selection:
+        """The choice, with its certificate and alarms; the smallest class where rows are too few."""
+
+
+def selection_of(
+    candidates: Candidates,
+    rule: str,
+    index: int,
+    verdict: Label,
+    alarms: tuple[Alarm, ...] = (),
+    certificate: Certificate | None = None,
+) -> Selection:
+    """The selection of class `index`, or the smallest one where the rows cannot carry a decision."""
+    problem = candidates.data.too_small(candidates.split)
+    if problem is None and not np.ptp(candidates.data.reward):
+        problem = "the reward is the same in every row"
+    if problem:
+        alarms, index, verdict = (Alarm("rows", problem), *alarms), 0, "insufficient data"
+    name, certificate = candidates.classes[index].name, certificate or Certificate()
+    sizes = (len(candidates.classes), candidates.data.num_actions)
+    return Selection(index, name, rule, verdict, *sizes, alarms, certificate, tuple(candidates.fits(index)))
+
+
+def greedy(q: Q) -> Any:
+    """x [B, D] -> the action [B] with the highest value."""
+
+    def policy(observation: AnyArray) -> np.ndarray:
+        return np.asarray(q(observation)).argmax(-1)
+
+    return policy
+
+
+def _finite(value: Any) -> Any:
+    """The same without NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,148 @@
+"""The report of the study of ModBE: what went against it first, then the claim."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gleanings.core.report import Report, Series, figure_bars, figure_heatmap, figure_line
+from gleanings.core.stats import Interval, bootstrap_ci, paired_difference
+from gleanings.core.study import Evidence, Verdict
+from gleanings.studies._modbe_judge import cell_name, regret
+from gleanings.studies._modbe_trials import CARTPOLE_RULES, DIMS, RULES
+
+_LABELS = {
+    "modbe": "ModBE",
+    "modbe-paired": "ModBE, paired t",
+    "modbe-zero": "ModBE, zero tolerance",
+    "modbe-guarded": "ModBE, guarded",
+    "hold-out": "hold-out TD",
+    "fqe": "FQE",
+    "mean-max": "mean max Q",
+    "largest": "largest class",
+    "smallest": "smallest class",
+    "best": "best class",
+}
+_SHOWN = ("modbe", "modbe-zero", "hold-out", "largest", "best")
+_LINE = 0.865
+_CONTROLS = {
+    "c1": "C1, one stage",
+    "c2": "C2, no trap",
+    "c3": "C3, signal in column 40",
+    "c4": "C4, six signals",
+    "c5": "C5, other numbers of classes",
+}
+
+
+def thumbnail(evidence: Evidence) -> str:
+    """Regret against q at the largest n."""
+    return _against_q(evidence.values, max(evidence.values["n"]), thumbnail=True)
+
+
+def render(evidence: Evidence, verdict: Verdict, report: Report) -> None:
+    """Add the study's sections to `report`."""
+    values = evidence.values
+    if values["cartpole"]:
+        _cartpole(values["cartpole"], report)
+    report.section("The variance trap", "Exact regret of each rule's choice: mean over seeds with its 95 % interval.")
+    report.figure([_against_q(values, n) for n in (min(values["n"]), max(values["n"]))])
+    if len(values["n"]) > 1:
+        report.figure([_against_n(values, q) for q in (min(values["q"]), max(values["q"]))])
+    _tests(values, report)
+    _grid_table(values, report)
+    _controls_table(values, report)
+
+
+def _cartpole(found: dict[str, Any], report: Report) -> None:
+    first, last = found["n1000"], found[max(found, key=lambda name: int(name[1:]))]
+    gain, end = (_between(x, "modbe-guarded", "modbe") for x in (first, last))
+    plain, best = (_mean(first["steps"][rule]) for rule in ("modbe", "best"))
+    passed = {True: "passed", False: "failed"}
+    text = (
+        f"On CartPole with noisy velocities and 1000 logged steps ModBE's choice survives {plain} of 200 steps, the "
+        f"best class {best}: the method loses. The reward is 1 nearly everywhere, so a constant is almost consistent "
+        "on the log, and too few rows can show that it is wrong. The guard, which falls back to the largest class "
+        f"where fewer than ten rows carry the error, changes this by {gain} steps at 1000 rows and by {end} at the "
+        f"largest log. Its fixed test: lower bound above 20 at 1000 rows ({passed[gain.low > 20]}), at most 10 either "
+        f"way at the largest ({passed[abs(end.estimate) <= 10]})."
+    )
+    report.section("Where ModBE loses: CartPole", text)
+    series = []
+    for rule in CARTPOLE_RULES:
+        intervals = [_mean(cell["steps"][rule]) for cell in found.values()]
+        y, low, high = ([getattr(i, k) for i in intervals] for k in ("estimate", "low", "high"))
+        series.append(Series(_LABELS[rule], [f"{name[1:]} rows" for name in found], y, low, high))
+    report.figure(figure_bars(series, value_label="steps survived, of 200"), "Mean over seeds with its 95 % interval.")
+    rows = []
+    for name, cell in found.items():
+        means = [_mean(cell["steps"][rule]) for rule in CARTPOLE_RULES]
+        rows.append([int(name[1:]), *means, float(np.mean(cell["failures"])), f"{np.mean(cell['blind']):.0%}"])
+    labels = [_LABELS[rule] for rule in CARTPOLE_RULES]
+    report.table(["rows", *labels, "failures in the log", "blind"], rows, "Steps survived; `blind`: share of seeds.")
+
+
+def _against_q(values: dict[str, Any], n: int, thumbnail: bool = False) -> str:
+    cells = [cell_name(q, n) for q in values["q"]]
+    rules = _SHOWN if not thumbnail else ("modbe", "hold-out", "largest")
+    return figure_line(
+        [_series(values, cells, values["q"], rule) for rule in rules],
+        x_label="q, how often the log sees z",
+        y_label="regret",
+        title="" if thumbnail else f"n = {n} (hold-out should change at q = {_LINE})",
+        size=(360, 300) if not thumbnail else (740, 350),
+        thumbnail=thumbnail,
+    )
+
+
+def _against_n(values: dict[str, Any], q: float) -> str:
+    cells = [cell_name(q, n) for n in values["n"]]
+    series = [_series(values, cells, values["n"], rule) for rule in _SHOWN]
+    title = f"q = {q:g}"
+    return figure_line(series, x_label="rows a stage", y_label="regret", title=title, log="x", size=(360, 300))
+
+
+def _series(values: dict[str, Any], cells: list[str], x: Sequence[float | int], rule: str) -> Series:
+    intervals = [_mean(regret(values, cell, rule)) for cell in cells]
+    y, low, high = ([getattr(i, k) for i in intervals] for k in ("estimate", "low", "high"))
+    return Series(_LABELS[rule], x, y, low, high)
+
+
+def _tests(values: dict[str, Any], report: Report) -> None:
+    q, n = min(values["q"]), max(n for n in values["n"] if n <= 1000)
+    cell = values["cells"][cell_name(q, n)]
+    ratio = np.where(np.triu(np.ones((len(DIMS), len(DIMS))), 1) > 0, np.asarray(cell["ratio"], float), np.nan)
+    names = [str(d) for d in DIMS]
+    report.section("The tests", f"At q = {q:g} and n = {n}; a class is rejected where an entry exceeds 1.")
+    heat = figure_heatmap(ratio[:-1], rows=names[:-1], columns=names, value_label="difference / tolerance", centre=1.0)
+    report.figure(heat, "Small class (row) against large class (column), largest over stages, mean over seeds.")
+    counts = {rule: np.bincount(cell["choice"][rule], minlength=len(DIMS)) for rule in ("modbe", "hold-out")}
+    series = [Series(_LABELS[rule], names, count / count.sum()) for rule, count in counts.items()]
+    report.figure(figure_bars(series, value_label="share of seeds", style="bars"), "Columns of the class chosen.")
+
+
+def _grid_table(values: dict[str, Any], report: Report) -> None:
+    rows = []
+    for q in values["q"]:
+        for n in values["n"]:
+            rows.append([q, n, *(_mean(regret(values, cell_name(q, n), rule)) for rule in RULES)])
+    caption = f"Regret in the variance trap, {values['seeds']} seeds; 0.9 is that of a constant policy."
+    report.section("Tables").table(["q", "n", *(_LABELS[rule] for rule in RULES)], rows, caption)
+
+
+def _controls_table(values: dict[str, Any], report: Report) -> None:
+    rows = [
+        [_CONTROLS[name[:2]], name, *(_mean(regret(values, name, rule)) for rule in RULES)]
+        for name in values["cells"]
+        if name[:2] in _CONTROLS
+    ]
+    if rows:
+        heads = ["control", "cell", *(_LABELS[rule] for rule in RULES)]
+        report.table(heads, rows, "Controls; those that ModBE loses are among them.")
+
+
+def _mean(x: Any) -> Interval:
+    return bootstrap_ci(np.asarray(x, float))
+
+
+def _between(cell: dict[str, Any], rule: str, other: str) -> Interval:
+    return paired_difference(np.asarray(cell["steps"][rule]), np.asarray(cell["steps"][other]))

@@ -1,0 +1,119 @@
+"""Tables: the formats agree, and what is wrong with a file is said with its place."""
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+
+from gleanings.core.errors import ConfigError, DataError
+from gleanings.data.tables import columns_of, read_table
+
+COLUMNS = {
+    "arm": np.array(["a", "b", "a"]),
+    "x": np.array([1.5, -2.0, np.nan]),
+    "ok": np.array([True, False, True]),
+}
+
+
+def write_csv(path):
+    path.write_text("arm,x,ok\na,1.5,true\nb,-2.0,false\na,,true\n")
+    return path
+
+
+def write_jsonl(path):
+    rows = [
+        {"arm": "a", "x": 1.5, "ok": True},
+        {"arm": "b", "x": -2.0, "ok": False},
+        {"arm": "a", "x": None, "ok": True},
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    return path
+
+
+def same(found, expected=COLUMNS):
+    assert list(found) == list(expected)
+    for name, column in expected.items():
+        np.testing.assert_array_equal(found[name], column)
+
+
+def test_formats_agree(tmp_path):
+    same(read_table(write_csv(tmp_path / "t.csv")))
+    same(read_table(write_jsonl(tmp_path / "t.jsonl")))
+    same(columns_of(COLUMNS))
+
+
+def test_parquet_and_data_frames_agree(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table(COLUMNS)
+    parquet.write_table(table, tmp_path / "t.parquet")
+    same(read_table(tmp_path / "t.parquet"))
+    same(columns_of(table))
+    same(read_table(tmp_path / "t.parquet", ["x"], 2), {"x": COLUMNS["x"][:2]})
+
+
+@pytest.mark.parametrize("name", ["pandas", "polars"])
+def test_frames_of_other_libraries(name):
+    library = pytest.importorskip(name)
+    same(columns_of(library.DataFrame(COLUMNS)))
+
+
+def test_some_columns_and_rows(tmp_path):
+    for path in (write_csv(tmp_path / "t.csv"), write_jsonl(tmp_path / "t.jsonl")):
+        same(read_table(path, ["x"], 2), {"x": COLUMNS["x"][:2]})
+        with pytest.raises(ConfigError, match="no column 'y'"):
+            read_table(path, ["y"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "", "empty file"),
+        ("t.csv", "a,b\n1\n", "record 2: 1 fields, the header has 2"),
+        ("t.csv", 'a,b\n1,"2\n', "not CSV"),
+        ("t.csv", b"a\n\xff\xfe\n", "not CSV"),
+        ("t.csv", "a\n" + "x" * (1 << 20) + "\n", "more than 1,048,576 characters"),
+        ("t.jsonl", "{]\n", "record 1: not JSON"),
+        ("t.jsonl", "[1]\n", "record 1: not an object"),
+        ("t.jsonl", "[" * 100_000 + "\n", "not JSON"),
+        ("t.parquet", "PAR1", "not a readable Parquet file"),
+    ],
+)
+def test_a_damaged_file_is_named_with_its_place(tmp_path, name, content, message):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message) as caught:
+        read_table(path)
+    assert caught.value.path == path
+
+
+def test_other_mistakes(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_table(tmp_path / "absent.csv")
+    with pytest.raises(ConfigError, match=r"unknown ending '\.xls'"):
+        read_table(tmp_path / "t.xls")
+    (tmp_path / "t.csv").write_text("a,a\n1,2\n")
+    with pytest.raises(ConfigError, match="two columns 'a'"):
+        read_table(tmp_path / "t.csv")
+    with pytest.raises(ConfigError, match="no named columns"):
+        columns_of(3)
+    with pytest.raises(ConfigError, match="differ in length"):
+        columns_of({"a": np.zeros(2), "b": np.zeros(3)})
+    with pytest.raises(ConfigError, match="shape"):
+        columns_of({"a": np.zeros((2, 2))})
+
+
+def test_random_damage_is_a_data_error_or_harmless(tmp_path):
+    rng, raw = np.random.default_rng(0), write_csv(tmp_path / "t.csv").read_bytes()
+    for _ in range(200):
+        mutant = bytearray(raw)
+        for _ in range(rng.integers(1, 4)):
+            mutant[rng.integers(len(mutant))] = rng.integers(256)
+        path = tmp_path / "m.csv"
+        path.write_bytes(bytes(mutant[: rng.integers(1, len(mutant) + 1)]))
+        with contextlib.suppress(DataError, ConfigError):
+            read_table(path)
