@@ -82,7 +82,6 @@ class TestEveryRule:
 
 
 def test_widths_and_weights_are_those_of_the_formula():
-    rng = np.random.default_rng(0)
     problem = nested_bandit(80, False, 1)
     log, phi = problem.log, problem.log.context.reshape(80, 5, 48)[..., :6]
     own = phi[np.arange(80), log.action]
@@ -94,7 +93,6 @@ def test_widths_and_weights_are_those_of_the_formula():
     np.testing.assert_allclose(widths, np.sqrt(np.einsum("nai,ij,naj->na", phi, np.linalg.inv(v), phi)), rtol=1e-9)
     hat = own @ np.linalg.inv(own.T @ own + 0.1 * np.eye(6)) @ own.T
     np.testing.assert_allclose(fit.degrees, np.trace(hat), rtol=1e-9)
-    assert rng is not None
 
 
 def test_weights_for_each_action_are_one_joint_class():

@@ -191,11 +191,9 @@ def test_a_base_learner_that_misbehaves_is_named(fit, error, message):
 
 
 def test_weights_of_a_class_without_rows_of_an_action_stay_finite():
-    data = small_trap(200)
     rows = trap_rows(Trap(columns=12), 200, 200, 0.5, jax.random.key(0))
     never = rows._replace(action=jnp.zeros_like(rows.action))
     stage = jax.tree.map(lambda x: x[0], never)
     weights = regress(factors(never, 2, 1e-3)[0], stage, stage.reward, leading(DIMS))
     assert np.isfinite(np.asarray(weights)).all()
     assert (np.asarray(weights)[:, 1] == 0).all()
-    assert data.num_actions == 2

@@ -7,7 +7,7 @@ from gleanings import studies
 from gleanings.core.report import Report
 from gleanings.core.study import Cost, Evidence, StudyConfig, run_study
 from gleanings.studies import _batch_judge, _modbe_judge, modbe
-from gleanings.studies._batch_trials import BEST, RULES, regrets, trials
+from gleanings.studies._batch_trials import BEST, RULES, trials
 from gleanings.studies._modbe_trials import CARTPOLE_RULES, Cell, cartpole_trials
 from gleanings.studies._modbe_trials import RULES as MODBE_RULES
 from gleanings.studies._modbe_trials import trials as modbe_trials
@@ -154,4 +154,3 @@ def test_controls_are_those_of_the_protocol():
     assert list(cells) == ["c1", "c2", "c3", "c4", "c5"]
     assert [len(cell.dims) for cell in cells["c5"]] == [3, 5, 7]
     assert cells["c1"][0].trap.stages == 1
-    assert regrets.__doc__
