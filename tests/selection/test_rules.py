@@ -7,6 +7,7 @@ import pytest
 
 from gleanings.core.errors import ConfigError, GleaningsError, NumericsError
 from gleanings.selection import (
+    BVFT,
     FQE,
     HoldOutTD,
     Identity,
@@ -28,7 +29,7 @@ from gleanings.selection.modbe import choose_by_hold_out, choose_by_modbe
 from gleanings.selection.prefix import Comparisons, compare, factors, leading, regress, staged_fits
 from gleanings.selection.trap import trap_regret, trap_rows
 
-RULES = [ModBE(), HoldOutTD(), RegressedBellman(), FQE(), MeanMaxQ(), LargestClass(), SmallestClass()]
+RULES = [ModBE(), HoldOutTD(), RegressedBellman(), FQE(), BVFT(), MeanMaxQ(), LargestClass(), SmallestClass()]
 DIMS = (1, 3, 6, 12)
 TRAP_DIMS = (1, 3, 6, 12, 24, 48, 96)
 
@@ -129,7 +130,7 @@ def test_the_decision_by_hand():
     assert int(choose_by_hold_out(found)) == 1
 
 
-@pytest.mark.parametrize(("on_blind", "index"), [("keep", 0), ("largest", 2), ("hold_out", 1)])
+@pytest.mark.parametrize(("on_blind", "index"), [("keep", 0), ("largest", 2), ("holdout_td", 1)])
 def test_a_test_that_could_not_fail_is_said_to_be_blind(on_blind, index):
     found = table_of([1.0, 0.9, 1.0], [[1.0] * 3] * 3, [5, 50, 50])
     choice = choose_by_modbe(found, jnp.ones(3), ModBEConfig(on_blind=on_blind))
@@ -167,9 +168,14 @@ def test_scaling_the_reward_or_copying_the_largest_class_changes_nothing():
 
 
 def test_the_certificate_lists_every_comparison():
-    found = modbe(prefix_linear(Identity(), DIMS), None, small_trap(600))
+    found = modbe(prefix_linear(Identity(), DIMS), None, small_trap(600), ModBEConfig(full_table=True))
     columns = found.certificate.table()
     assert {len(column) for column in columns.values()} == {3 * 6}
+    early = modbe(prefix_linear(Identity(), DIMS), None, small_trap(600))
+    assert (early.index, early.verdict) == (found.index, found.verdict) == (1, "certified")
+    kept = np.isin(columns["small"], ["constant", "linear[2]"])
+    for name, column in early.certificate.table().items():
+        np.testing.assert_array_equal(column, columns[name][kept])
     assert (columns["rejects"] == (columns["delta"] > columns["tolerance"])).all()
     rejecting = columns["rejects"]
     assert (columns["rows_needed"][rejecting] < columns["rows"][rejecting]).all()
@@ -197,3 +203,107 @@ def test_weights_of_a_class_without_rows_of_an_action_stay_finite():
     weights = regress(factors(never, 2, 1e-3)[0], stage, stage.reward, leading(DIMS))
     assert np.isfinite(np.asarray(weights)).all()
     assert (np.asarray(weights)[:, 1] == 0).all()
+
+
+def test_classes_behind_the_accepted_one_are_never_fitted():
+    fitted = []
+
+    def fit(c, data, key):
+        fitted.append(c.name)
+        return fqi(c, data, key)
+
+    classes = prefix_linear(Identity(), DIMS)
+    assert modbe(classes, fit, small_trap(600)).index == 1
+    assert fitted == ["constant", "linear[2]"]
+    fitted.clear()
+    modbe(classes, fit, small_trap(600), ModBEConfig(full_table=True, refit=True))
+    assert fitted == [*(c.name for c in classes), "linear[2]"]
+
+
+def test_a_refit_uses_all_rows():
+    data, classes = small_trap(600), prefix_linear(Identity(), DIMS)
+    plain, again = (modbe(classes, None, data, ModBEConfig(refit=refit)) for refit in (False, True))
+    whole = fqi(classes[1], data, jax.random.key(0))
+    np.testing.assert_allclose(again.q[0].weights, whole[0].weights, atol=2e-4)
+    assert np.abs(again.q[0].weights - plain.q[0].weights).max() > 1e-2
+
+
+def test_the_theoretical_tolerance_is_that_of_its_formula():
+    data, classes = small_trap(600), prefix_linear(Identity(), DIMS)
+    omega = (0.1, 0.2, 0.3, 0.4)
+    found = modbe(classes, None, data, ModBEConfig("theory", omega=omega, bound=3.0, full_table=True))
+    columns = found.certificate.table()
+    expected = [1.5 * w + 81 * np.log(2 * 16 * 3 / 0.1) / 120 for w in omega[:3]]
+    order = [[c.name for c in classes].index(name) for name in columns["small"]]
+    np.testing.assert_allclose(columns["tolerance"], np.array(expected)[order], rtol=1e-6)
+    with pytest.raises(ConfigError, match="needs omega, a bound for each of 4 classes"):
+        modbe(classes, None, data, ModBEConfig("theory", omega=(0.1,)))
+
+
+def test_tolerances_that_exceed_the_error_certify_nothing():
+    """Most columns a class with 60 rows a stage can have: p + 2 log(20 M H) > n, so zeta > s^2."""
+    data, classes = small_trap(100), prefix_linear(Identity(), (6, 12))
+    found = modbe(classes, None, data, ModBEConfig("practical"))
+    assert (found.index, found.verdict, found.alarms[0].name) == (0, "uncertified", "vacuous")
+
+
+def test_many_parameters_are_judged_by_a_paired_test_and_refused_by_name():
+    data = variance_trap(100, Trap(columns=96), key=jax.random.key(3))
+    classes = prefix_linear(Identity(), (1, 12, 90, 96))
+    found = modbe(classes, None, data, ModBEConfig(full_table=True))
+    columns = found.certificate.table()
+    own = columns["small"] == "linear[89]"
+    np.testing.assert_allclose(columns["tolerance"][own], 2.5 * columns["se"][own], rtol=1e-6)
+    assert "parameters" in [alarm.name for alarm in found.alarms]
+    with pytest.raises(ConfigError, match=r"class linear\[89\] has 180 parameters; use 'auto' or 'paired_t'"):
+        modbe(classes, None, data, ModBEConfig("practical"))
+
+
+def test_a_gram_matrix_that_float32_cannot_factor_is_tried_in_float64():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 1)).astype(np.float32)
+    twins = np.concatenate([x, x * np.float32(1 + 1e-4), rng.normal(size=(400, 1))], 1).astype(np.float32)
+    action = rng.integers(0, 2, 400).astype(np.int32)
+    reward = (x[:, 0] * (2 * action - 1) + 0.1 * rng.normal(size=400)).astype(np.float32)
+    ends = np.ones(400, bool)
+    data = Transitions(twins, action, reward, twins, ends, 2, stage=np.zeros(400, np.int32))
+    tiny = fit_candidates(prefix_linear(Identity(), (1, 2, 3, 4), ridge=1e-13), None, data)
+    assert np.isfinite(tiny.fits(3)[0].weights).all()
+    assert ModBE().select(tiny).index == 1
+    singular = Transitions(**{**vars(data), "observation": twins[:, [0, 0, 2]]})
+    hopeless = fit_candidates(prefix_linear(Identity(), (1, 2, 3, 4), ridge=0.0), None, singular)
+    with pytest.raises(NumericsError, match=r"stage 0 is not positive definite \(condition number"):
+        hopeless.fits(3)
+
+
+def test_bvft_by_enumeration():
+    """Two classes at one resolution: the loss of a class is its distance to the mean target of rows in equal cells."""
+    candidates = fit_candidates(prefix_linear(Identity(), (1, 3)), None, small_trap(100))
+    data, losses, spread = candidates.data, np.zeros((2, 2)), []
+    found = []
+    for stage in range(3):
+        rows = data.at(stage)[candidates.split.valid[data.at(stage)]]
+        found.append([candidates.at_actions(k, stage, rows) for k in range(2)])
+        spread += [value for values, _ in found[-1] for value in values]
+    rho = 0.1 * (max(spread) - min(spread))
+    for i in range(2):
+        for j in range(2):
+            squares = []
+            for per_class in found:
+                cells: dict[tuple, list] = {}
+                for own, other, y in zip(per_class[i][0], per_class[j][0], per_class[i][1], strict=True):
+                    cells.setdefault((own // rho, other // rho), []).append((own, y))
+                for members in cells.values():
+                    mean = np.mean([y for _, y in members])
+                    squares += [(own - mean) ** 2 for own, _ in members]
+            losses[i, j] = np.sqrt(np.mean(squares))
+    assert BVFT((0.1,)).select(candidates).index == int(losses.max(1).argmin())
+
+
+def test_rules_without_a_certificate_say_when_nothing_speaks_for_a_larger_class():
+    rng = np.random.default_rng(1)
+    noise = Transitions(**{**vars(small_trap(300)), "reward": rng.normal(size=900).astype(np.float32)})
+    candidates = fit_candidates(prefix_linear(Identity(), DIMS), None, noise)
+    found = LargestClass().select(candidates)
+    assert (found.index, found.verdict, found.alarms[0].name) == (3, "insufficient data", "no evidence")
+    assert LargestClass().select(fit_candidates(prefix_linear(Identity(), DIMS), None, small_trap(600))).alarms == ()

@@ -26,6 +26,7 @@ from gleanings.selection.classes import FunctionClass, Identity, Pca, PrefixLine
 from gleanings.selection.fqi import fqe, fqi
 from gleanings.selection.log import Split, Transitions
 from gleanings.selection.mdp_rules import (
+    BVFT,
     FQE,
     HoldOutTD,
     LargestClass,
@@ -45,6 +46,7 @@ from gleanings.selection.selection import Certificate, Rule, Selection
 from gleanings.selection.trap import Trap
 
 __all__ = [
+    "BVFT",
     "DM",
     "DR",
     "FQE",

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gleanings.core.errors import ConfigError, GleaningsError, NumericsError
 from gleanings.core.keys import root
@@ -37,21 +37,25 @@ class Candidates:
     def fits(self, k: int) -> list[Q]:
         """The fit of class k, one q a stage. GleaningsError: the base learner failed; names the class."""
         if k not in self._fits:
-            train = self.data.take(np.flatnonzero(self.split.train))
-            name = self.classes[k].name
-            try:
-                found = self._fit(self.classes[k], train, jax.random.fold_in(self._key, k))
-            except GleaningsError as error:
-                raise type(error)(f"class {name}: {error}") from error
-            except Exception as error:
-                raise GleaningsError(
-                    f"class {name}: the base learner raised {type(error).__name__}: {error}"
-                ) from error
-            fits = list(found) if isinstance(found, Sequence) else [found]
-            if len(fits) != self.data.num_stages:
-                raise ConfigError(f"class {name}: {len(fits)} fits for {self.data.num_stages} stages")
-            self._fits[k] = fits
+            self._fits[k] = self._fit_on(k, self.data.take(np.flatnonzero(self.split.train)))
         return self._fits[k]
+
+    def refit(self, k: int) -> list[Q]:
+        """Class k fitted on all rows, those for validation too."""
+        return self._fit_on(k, self.data)
+
+    def _fit_on(self, k: int, data: Transitions) -> list[Q]:
+        name = self.classes[k].name
+        try:
+            found = self._fit(self.classes[k], data, jax.random.fold_in(self._key, k))
+        except GleaningsError as error:
+            raise type(error)(f"class {name}: {error}") from error
+        except Exception as error:
+            raise GleaningsError(f"class {name}: the base learner raised {type(error).__name__}: {error}") from error
+        fits = list(found) if isinstance(found, Sequence) else [found]
+        if len(fits) != self.data.num_stages:
+            raise ConfigError(f"class {name}: {len(fits)} fits for {self.data.num_stages} stages")
+        return fits
 
     def value_at_start(self, k: int) -> float:
         """Mean of max_a f(x, a) at the first steps: what class k says of itself."""
@@ -65,21 +69,29 @@ class Candidates:
             self._rows[k] = Comparisons(*(np.stack(x) for x in zip(*by_stage, strict=True)))
         return self._rows[k]
 
-    def comparisons(self) -> Comparisons:
-        """All classes at once."""
-        rows = [self.compare(k) for k in range(len(self.classes))]
+    def comparisons(self, count: int | None = None) -> Comparisons:
+        """The first `count` classes, by default all of them; entries of the others are NaN."""
+        classes = range(len(self.classes))
+        rows = [self.compare(k) for k in classes[:count]]
+        nothing = Comparisons(*(np.full_like(x, np.nan) for x in rows[0]))
+        rows += [nothing] * (len(classes) - len(rows))
         stacked = Comparisons(*(jnp.asarray(np.stack(x, 1)) for x in zip(*rows, strict=True)))
         return stacked._replace(rows=stacked.rows[:, 0])
 
-    def _compare_at(self, k: int, stage: int) -> Comparisons:
-        data, last = self.data, len(self.classes) - 1
-        rows = data.at(stage)
+    def at_actions(self, k: int, stage: int, rows: Int[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
+        """Values [n] of class k at the logged actions of these rows of a stage, and its own targets [n] there."""
+        data = self.data
         later = None if data.stage is not None and stage == data.num_stages - 1 else self.fits(k)[-1]
         if data.stage is not None and later is not None:
             later = self.fits(k)[stage + 1]
         y = backup(data, rows, later, lambda q, x, _: values_of(q, x, data.num_actions).max(-1), stage, self.bounds)
+        return self._at_actions(self.fits(k)[stage], rows), y
+
+    def _compare_at(self, k: int, stage: int) -> Comparisons:
+        data, last = self.data, len(self.classes) - 1
+        rows = data.at(stage)
         train, valid = self.split.train[rows], self.split.valid[rows]
-        small = self._at_actions(self.fits(k)[stage], rows)
+        small, y = self.at_actions(k, stage, rows)
         large = np.full((last + 1, len(rows)), np.nan, np.float32)
         large[k] = small
         for j in range(k + 1, last + 1):
@@ -132,9 +144,17 @@ class PrefixCandidates(Candidates):
         rows = _stacked(self.data, self.split, largest)
         masks = prefix.leading(tuple(c.dim for c in self.classes))
         sweeps = None if self.data.stage is not None else self._sweeps
-        found = _solve(rows, masks, largest.ridge, self.data.num_actions, sweeps, self.bounds)
-        if not bool(jnp.isfinite(found[0].weights).all()):
-            raise NumericsError(f"class {largest.name}: its Gram matrix is not positive definite; use a larger ridge")
+        settings = (masks, largest.ridge, self.data.num_actions, sweeps, self.bounds)
+        found = _solve(rows, *settings)
+        if not _finite(found):
+            with jax.enable_x64(True):
+                precise = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, rows)
+                found = _solve(precise, *settings)
+            found = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), found)
+        if not _finite(found):
+            stage, number = _worst_condition(rows, self.data.num_actions, largest.ridge)
+            where = f"class {largest.name}: the Gram matrix of stage {stage} is not positive definite"
+            raise NumericsError(f"{where} (condition number {number:.1e}); use a larger ridge")
         return found
 
 
@@ -163,6 +183,22 @@ def fit_candidates(
     if fit is None and len(linear) == len(names) and alike:
         return PrefixCandidates(linear, data, split, key)
     return Candidates(classes, fit or fqi, data, split, key)
+
+
+def _finite(found: tuple[prefix.Fits, Comparisons]) -> bool:
+    return bool(jnp.isfinite(found[0].weights).all())
+
+
+def _worst_condition(rows: prefix.Rows, num_actions: int, ridge: float) -> tuple[int, float]:
+    """Stage whose Gram matrix is worst, and its condition number."""
+    worst = (0, 0.0)
+    for stage, (features, action, train) in enumerate(zip(rows.features, rows.action, rows.train, strict=True)):
+        phi, own = np.asarray(features, np.float64), np.asarray(train, np.float64)
+        for a in range(num_actions):
+            chosen = phi * (own * (np.asarray(action) == a))[:, None]
+            number = float(np.linalg.cond(chosen.T @ phi + ridge * own.sum() * np.eye(phi.shape[1])))
+            worst = max(worst, (stage, number), key=lambda found: found[1])
+    return worst
 
 
 def _stacked(data: Transitions, split: Split, largest: PrefixLinear) -> prefix.Rows:
