@@ -1,4 +1,4 @@
-"""Reading uint8 arrays out of an npz file that may be hostile: sizes are checked before memory is taken."""
+"""Reading plain arrays out of an npz file that may be hostile: sizes are checked before memory is taken."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from gleanings.core.errors import DataError
 
@@ -22,6 +22,10 @@ _SMALL = 16 << 20
 _MAX_DIRECTORY = 64 << 10
 _MAX_HEADER = 4096
 _CHUNK = 1 << 20
+_MAX_CODE = 0x10FFFF
+BYTES = r"[|<]?u1"
+PLAIN = r"[|<]?(b1|[iu][1248]|f[248]|U[1-9]\d{0,3})"
+_KINDS = {BYTES: "uint8", PLAIN: "numbers, booleans or text"}
 _FORMAT_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, struct.error)
 
 
@@ -80,20 +84,26 @@ class Npz:
         """Names of the arrays in the file."""
         return tuple(self._members)
 
-    def read(self, key: str) -> UInt8[np.ndarray, "..."]:
-        """The array called `key`. Raises: DataError(path, key) unless it is a plain uint8 array."""
+    def read(self, key: str, dtypes: str = BYTES) -> Shaped[np.ndarray, "..."]:
+        """The array called `key`. Raises: DataError(path, key) unless it is a plain array of one of `dtypes`."""
         member = self._members[key]
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError("found an unknown compression, expected stored or deflate", self.path, key)
         stored = min(member.compress_size, self.path.stat().st_size)
         check_size(member.file_size, stored, member.compress_type != zipfile.ZIP_STORED, self.path, key)
         with self._zip.open(member) as stream:
-            shape, fortran, offset = _header(stream, self.path, key)
-            size = math.prod(shape)
+            shape, fortran, offset, found = _header(stream, self.path, key)
+            if not re.fullmatch(dtypes, found):
+                raise DataError(f"found dtype {found!a}, expected {_KINDS[dtypes]}", self.path, key)
+            dtype = np.dtype(found)
+            size = math.prod(shape) * dtype.itemsize
             if size != member.file_size - offset:
                 message = f"found {member.file_size - offset:,} bytes, expected {size:,} for shape {shape}"
                 raise DataError(message, self.path, key)
             flat = fill(stream, size, self.path, key)
+        if dtype.kind == "U" and flat.size and flat.view(np.uint32).max() > _MAX_CODE:
+            raise DataError("found text that is not Unicode", self.path, key)
+        flat = flat.view(dtype)
         return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
@@ -120,8 +130,8 @@ def _check_directory(file: BufferedIOBase, path: Path) -> None:
         raise DataError("the zip directory is larger than 64 KiB", path)
 
 
-def _header(stream: Readable, path: Path, key: str) -> tuple[tuple[int, ...], bool, int]:
-    """Shape, Fortran order and header length, parsed without evaluating anything."""
+def _header(stream: Readable, path: Path, key: str) -> tuple[tuple[int, ...], bool, int, str]:
+    """Shape, Fortran order, header length and dtype, parsed without evaluating anything."""
     start = stream.read(8)
     if len(start) < 8 or start[:6] != b"\x93NUMPY" or start[6] not in (1, 2, 3):
         raise DataError("found no npy header", path, key)
@@ -135,7 +145,5 @@ def _header(stream: Readable, path: Path, key: str) -> tuple[tuple[int, ...], bo
     shape = re.search(r"""['"]shape['"]:\s*\(([\d, ]{0,200})\)""", text)
     if dtype is None or order is None or shape is None:
         raise DataError("found an npy header that is not of a plain array", path, key)
-    if dtype[1] not in ("|u1", "<u1", "u1"):
-        raise DataError(f"found dtype {dtype[1]!a}, expected uint8", path, key)
     sizes = tuple(int(part) for part in shape[1].split(",") if part.strip())
-    return sizes, order[1] == "True", 8 + width + length
+    return sizes, order[1] == "True", 8 + width + length, dtype[1]

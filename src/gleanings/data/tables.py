@@ -1,4 +1,4 @@
-"""Tables with named columns: CSV, JSON lines and Parquet files, or any object that holds named columns.
+"""Tables with named columns: CSV, JSON lines, Parquet and npz files, or any object that holds named columns.
 
 A column comes back as a NumPy array of floats, of booleans, or of text.
 """
@@ -13,24 +13,38 @@ from typing import Any, TextIO
 import numpy as np
 
 from gleanings.core.errors import ConfigError, DataError
+from gleanings.data._npz import PLAIN, open_npz
 
 Columns = dict[str, np.ndarray]
 _MAX_LINE = 1 << 20
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None, rows: int | None = None) -> Columns:
-    """Some (default: all) columns of a .csv, .jsonl or .parquet file, at most `rows` rows of it.
+    """Some (default: all) columns of a .csv, .jsonl, .parquet or .npz file, at most `rows` rows of it.
 
     An empty field is NaN in a column of numbers. ConfigError: another ending, a column that is not there, or Parquet
     without pyarrow. DataError: no such file, or a damaged one, with the line.
     """
     path = Path(path)
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet, ".npz": _read_npz}
     if path.suffix not in readers:
         raise ConfigError(f"{path}: unknown ending {path.suffix!r}; use {', '.join(readers)}")
     if not path.is_file():
         raise DataError("no such file", path)
     return readers[path.suffix](path, columns, rows)
+
+
+def read_columns(table: Any) -> Columns:
+    """Columns of a path, as in `read_table`, or of anything that `columns_of` takes."""
+    return read_table(table) if isinstance(table, str | Path) else columns_of(table)
+
+
+def column_names(path: str | Path) -> list[str]:
+    """Names of a file's columns, without reading its rows; errors as in `read_table`."""
+    path = Path(path)
+    if path.suffix == ".parquet" and path.is_file():
+        return _parquet_file(path).schema_arrow.names
+    return list(read_table(path, rows=1))
 
 
 def columns_of(table: Any) -> Columns:
@@ -136,19 +150,46 @@ def _read_jsonl(path: Path, columns: Sequence[str] | None, rows: int | None) -> 
     return {name: _typed(np.array(column, dtype=object)) for name, column in zip(names, cells, strict=True)}
 
 
-def _read_parquet(path: Path, columns: Sequence[str] | None, rows: int | None) -> Columns:
+def _parquet_file(path: Path) -> Any:
     try:
         import pyarrow  # pyright: ignore[reportMissingImports]
         from pyarrow import parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError("Parquet needs pyarrow: pip install 'gleanings[selection]'") from error
     try:
-        file = parquet.ParquetFile(path)
-        require(file.schema_arrow.names, columns or (), str(path))
-        table = file.read(columns=list(columns) if columns else None)
+        return parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"not a readable Parquet file ({error})", path) from error
-    return columns_of(table if rows is None else table.slice(0, rows))
+
+
+def _read_parquet(path: Path, columns: Sequence[str] | None, rows: int | None) -> Columns:
+    file = _parquet_file(path)
+    require(file.schema_arrow.names, columns or (), str(path))
+    import pyarrow  # pyright: ignore[reportMissingImports]
+
+    try:
+        if rows is None:
+            return columns_of(file.read(columns=list(columns) if columns else None))
+        schema = pyarrow.schema([file.schema_arrow.field(c) for c in columns]) if columns else file.schema_arrow
+        batches: list[Any] = []
+        for batch in file.iter_batches(max(rows, 1), columns=schema.names):
+            batches.append(batch)
+            if sum(b.num_rows for b in batches) >= rows:
+                break
+        return columns_of(pyarrow.Table.from_batches(batches, schema).slice(0, rows))
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"not a readable Parquet file ({error})", path) from error
+
+
+def _read_npz(path: Path, columns: Sequence[str] | None, rows: int | None) -> Columns:
+    with open_npz(path) as npz:
+        require(npz.keys, columns or (), str(path))
+        found = {name: npz.read(name, PLAIN) for name in columns or npz.keys}
+    flat = {name: column for name, column in found.items() if column.ndim == 1}
+    if len(flat) < len(found):
+        odd = next(name for name in found if name not in flat)
+        raise DataError(f"found shape {found[odd].shape}, expected one value a row", path, odd)
+    return columns_of({name: column[:rows] for name, column in flat.items()})
 
 
 def _short_lines(file: TextIO, path: Path) -> Iterator[str]:

@@ -3,15 +3,24 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from gleanings.core.errors import ConfigError, DataError
-from gleanings.data.tables import columns_of, read_table, require
-from gleanings.selection.encoding import Encoding, Missing, expand_columns, fit_encoding
+from gleanings.core.errors import ConfigError
+from gleanings.data.tables import Columns, require
+from gleanings.selection.encoding import (
+    PER_ACTION,
+    Encoding,
+    Missing,
+    action_labels,
+    context_columns,
+    fit_encoding,
+    numbers,
+    refuse,
+    table_columns,
+)
 from gleanings.selection.log import Transitions
 
 
@@ -41,9 +50,9 @@ class BanditLog:
             raise ConfigError(f"bandit log: actions must lie in 0..{self.num_actions - 1}")
         for name in ("context", "reward"):
             values = getattr(self, name)
-            _refuse(name, ~np.isfinite(values.reshape(len(values), math.prod(values.shape[1:]))).all(1), "not finite")
+            refuse(name, ~np.isfinite(values.reshape(len(values), math.prod(values.shape[1:]))).all(1), "not finite")
         if self.propensity is not None:
-            _refuse("propensity", ~((self.propensity > 0) & (self.propensity <= 1)), "not in (0, 1]")
+            refuse("propensity", ~((self.propensity > 0) & (self.propensity <= 1)), "not in (0, 1]")
 
     @property
     def num_actions(self) -> int:
@@ -64,29 +73,27 @@ class BanditLog:
         context: Sequence[str] | None = None,
         group: str | None = None,
         missing: Missing = "refuse",
+        buckets: int = 0,
         rows: int | None = None,
     ) -> "BanditLog":
-        """The log in a table: a path to CSV, JSON lines or Parquet, or a dict or data frame.
+        """The log in a table: a path to CSV, JSON lines, Parquet or npz, or a dict or data frame.
 
         The arguments name columns; `context` may hold ranges such as x0:x9 and is by default every other column.
-        ConfigError: a column that is not there, more than 50 different texts in one. DataError: an empty table, or
-        values that cannot be used, with their rows.
+        Without `propensity` columns called propensity:LABEL, one an action, serve. Text with more than 50 levels is
+        hashed into `buckets` columns. ConfigError: a column that is not there, more than 50 different texts in one and
+        no buckets. DataError: an empty table, or values that cannot be used, with their rows.
         """
         named = [name for name in (action, reward, propensity, group) if name]
-        whole = isinstance(table, str | Path)
-        columns = read_table(table, None, rows) if whole else columns_of(table)
-        where = str(table) if whole else "the table"
-        require(columns, named, where)
-        if not len(columns[reward]):
-            raise DataError("no rows", table if whole else None)
-        names = expand_columns(context, list(columns)) if context else [c for c in columns if c not in named]
-        encoding = fit_encoding(columns, names, missing)
-        labels, index = np.unique(_as_labels(columns[action], action), return_inverse=True)
+        columns = table_columns(table, named, context, rows)
+        per_action = [c for c in columns if c.startswith(PER_ACTION)]
+        names = context_columns(columns, context, [*named, *per_action])
+        encoding = fit_encoding(columns, names, missing, buckets)
+        labels, index = np.unique(action_labels(columns[action], action), return_inverse=True)
         return cls(
             encoding.transform(columns),
             index.astype(np.int32),
-            _numbers(columns[reward], reward),
-            None if propensity is None else _numbers(columns[propensity], propensity),
+            numbers(columns[reward], reward),
+            _propensity(columns, propensity, labels, index, per_action),
             tuple(str(label) for label in labels),
             None if group is None else np.unique(columns[group], return_inverse=True)[1],
             encoding,
@@ -116,25 +123,15 @@ class BanditLog:
 _ROWS = ("context", "action", "reward", "propensity", "group")
 
 
-def _refuse(name: str, bad: Bool[np.ndarray, " N"], what: str) -> None:
-    found = np.flatnonzero(bad)
-    if found.size:
-        rows = ", ".join(map(str, found[:5]))
-        raise DataError(f"{name}: {found.size} rows are {what}, the first ones {rows}; mend or leave them out")
-
-
-def _as_labels(column: np.ndarray, name: str) -> np.ndarray:
-    """Actions as text or whole numbers."""
-    if column.dtype.kind in "US":
-        _refuse(f"column {name!r}", column == "", "empty")
-        return column
-    values = column.astype(np.float64)
-    _refuse(f"column {name!r}", ~np.isfinite(values), "not finite")
-    _refuse(f"column {name!r}", values != np.round(values), "not whole numbers")
-    return values.astype(np.int64)
-
-
-def _numbers(column: np.ndarray, name: str) -> np.ndarray:
-    if column.dtype.kind in "US":
-        raise DataError(f"column {name!r} holds text, such as {column[0]!r}; numbers are needed")
-    return column.astype(np.float64)
+def _propensity(
+    columns: Columns, name: str | None, labels: np.ndarray, index: np.ndarray, per_action: list[str]
+) -> Float[np.ndarray, " N"] | None:
+    """The logged action's propensity, from its own column or from one column an action."""
+    if name:
+        return numbers(columns[name], name)
+    if not per_action:
+        return None
+    require(columns, [f"{PER_ACTION}{label}" for label in labels])
+    table = np.stack([numbers(columns[f"{PER_ACTION}{label}"], f"{PER_ACTION}{label}") for label in labels], 1)
+    refuse("propensities", np.abs(table.sum(1) - 1) > 1e-3, "not 1 in sum over the actions")
+    return table[np.arange(len(index)), index]

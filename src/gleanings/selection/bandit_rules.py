@@ -24,7 +24,7 @@ from gleanings.selection.pessimistic import PRACTICAL, BanditClass, LinearFit, P
 from gleanings.selection.selection import Label, Selection
 
 _UNCOVERED, _UNCOVERED_SHARE = 5.0, 0.01
-_MIN_ROWS = 50
+_MIN_ROWS, _FOLDS = 50, 5
 
 
 class BanditCandidates:
@@ -56,9 +56,14 @@ class BanditCandidates:
         return values - self.betas[k] * widths
 
     @cached_property
+    def losses(self) -> Float[np.ndarray, "M N"]:
+        """Squared error of every class at each row, by cross-validation over `folds`."""
+        return self.held_out(self.folds)
+
+    @cached_property
     def folds(self) -> Int[np.ndarray, " N"]:
         """A fold 0..4 for each row, whole groups together."""
-        return fold_of(self.log, 5, self.seed)
+        return fold_of(self.log, _FOLDS, self.seed)
 
     def held_out(self, folds: Int[np.ndarray, " N"]) -> Float[np.ndarray, "M N"]:
         """Squared error of every class at each row, fitted on the rows of the other folds; NaN for fold -1."""
@@ -126,7 +131,7 @@ class HoldOut(BanditRule):
     standard error of the best. pessimistic: play the lower bound instead of the mean.
     """
 
-    folds: int = eqx.field(static=True, default=5)
+    folds: int = eqx.field(static=True, default=_FOLDS)
     ties: Literal["one_se", "argmin"] = eqx.field(static=True, default="one_se")
     pessimistic: bool = eqx.field(static=True, default=False)
 
@@ -136,17 +141,19 @@ class HoldOut(BanditRule):
 
     def index(self, candidates: BanditCandidates) -> int:
         """The class."""
-        folds = fold_of(candidates.log, max(self.folds, 5), candidates.seed)
+        losses = self._losses(candidates)
+        if self.ties == "argmin":
+            return int(losses.mean(1).argmin())
+        mean, error = excess_losses(losses)
+        return int(np.flatnonzero(mean <= error)[0])
+
+    def _losses(self, candidates: BanditCandidates) -> Float[np.ndarray, "M n"]:
+        if self.folds == _FOLDS:
+            return candidates.losses
+        folds = fold_of(candidates.log, max(self.folds, _FOLDS), candidates.seed)
         if self.folds == 1:
             folds = np.where(folds == 0, 0, -1)
-        losses = candidates.held_out(folds)
-        losses = losses[:, folds >= 0]
-        best = int(losses.mean(1).argmin())
-        if self.ties == "argmin":
-            return best
-        excess = losses - losses[best]
-        error = excess.std(1) / math.sqrt(excess.shape[1])
-        return int(np.flatnonzero(excess.mean(1) <= error)[0])
+        return candidates.held_out(folds)[:, folds >= 0]
 
 
 class PolicyValue(BanditRule):
@@ -195,14 +202,11 @@ class Auto(BanditRule):
 
     def _select(self, candidates: BanditCandidates) -> Selection:
         index = self.hold_out.index(candidates)
-        share = uncovered_share(candidates, index)
-        if share <= _UNCOVERED_SHARE:
+        alarm = coverage(candidates, index, uncovered_share(candidates, index))
+        if alarm is None:
             return selection_of(candidates, "Auto", index, "certified")
         careful = ComplexityCoverage()._select(candidates)
-        message = (
-            f"{candidates.classes[index].name} fits best, but its policy leaves what the log covers in {share:.1%} of "
-            "contexts; the choice is pessimistic over all classes. Log more of the actions it wants"
-        )
+        message = f"{alarm.message}. It fits best; instead of it the choice is pessimistic over all classes"
         return replace(careful, rule="Auto", alarms=(Alarm("coverage", message),))
 
 
@@ -221,12 +225,51 @@ def slope(values: Sequence[float], widths: Sequence[float]) -> int:
     return accepted[-1]
 
 
-def uncovered_share(candidates: BanditCandidates, k: int) -> float:
-    """Share of contexts in which the greedy action of class k is more than 5 times as wide as the mean logged one."""
-    fit, context = candidates.fits[k], candidates.log.context
-    values, widths = fit.predict(context)
-    chosen = at_actions(widths, values.argmax(1))
+def excess_losses(losses: Float[np.ndarray, "M n"]) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]:
+    """Mean loss of every class above the least one, and the standard error of that, paired by row."""
+    excess = losses - losses[losses.mean(1).argmin()]
+    return excess.mean(1), excess.std(1) / math.sqrt(losses.shape[1])
+
+
+def evidence(candidates: BanditCandidates, index: int | None) -> Alarm | None:
+    """An alarm where held-out rows do not speak for the choice `index`.
+
+    They speak for a class if the smallest one is more than one standard error above the best, and for a mixture of
+    classes if some class predicts better than the mean reward by two.
+    """
+    if index == 0:
+        return None
+    smallest = candidates.classes[0].name
+    if index is not None:
+        mean, error = excess_losses(candidates.losses)
+        shown, message = mean[0] > error[0], f"no class predicts rewards better than {smallest}; take that one"
+    else:
+        reward = candidates.log.reward
+        best = candidates.losses[candidates.losses.mean(1).argmin()]
+        gain = np.square(reward - reward.mean()) - best
+        shown = gain.mean() > 2 * gain.std() / math.sqrt(len(gain))
+        message = "no class predicts rewards better than their mean does; log more, or other contexts"
+    return None if shown else Alarm("no evidence", message)
+
+
+def uncovered_share(candidates: BanditCandidates, k: int, policy: Float[np.ndarray, "N A"] | None = None) -> float:
+    """Share of the log's contexts in which class k is more than 5 times as wide at an action as at the mean logged one.
+
+    The action is that of `policy`, by default the greedy one.
+    """
+    fit = candidates.fits[k]
+    values, widths = fit.predict(candidates.log.context)
+    chosen = at_actions(widths, (values if policy is None else policy).argmax(1))
     return float((chosen > _UNCOVERED * logged_width(fit, candidates.log).mean()).mean())
+
+
+def coverage(candidates: BanditCandidates, k: int, share: float) -> Alarm | None:
+    """An alarm where the policy of class k is uncovered in more than 1 % of contexts."""
+    name = candidates.classes[k].name
+    message = (
+        f"the policy of {name} leaves what the log covers in {share:.1%} of contexts; log more of the actions it wants"
+    )
+    return Alarm("coverage", message) if share > _UNCOVERED_SHARE else None
 
 
 def fold_of(log: BanditLog, folds: int, seed: int) -> Int[np.ndarray, " N"]:

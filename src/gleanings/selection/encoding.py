@@ -1,28 +1,35 @@
-"""Columns of a table as numbers: standardised where they are numeric, one-hot where they are text."""
+"""Columns of a table as numbers: standardised where they are numeric, one-hot or hashed where they are text."""
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from gleanings.core.errors import ConfigError, DataError
-from gleanings.data.tables import require
+from gleanings.data.tables import Columns, column_names, columns_of, read_table, require
 
 MAX_LEVELS = 50
 OTHER = "other"
+PER_ACTION, NEXT = "propensity:", "next_"
 Missing = Literal["refuse", "indicator"]
 _RANGE = re.compile(r"(?P<stem>.*?)(?P<first>\d+):(?P=stem)(?P<last>\d+)")
 
 
 @dataclass(frozen=True)
 class ColumnEncoding:
-    """One column: text `levels`, or `mean` and `scale` of numbers, with an `indicator` of missing values or without."""
+    """One column: text `levels`, or text in `buckets`, or `mean` and `scale` of numbers.
+
+    indicator: a second column marks missing numbers.
+    """
 
     name: str
     levels: tuple[str, ...] | None = None
+    buckets: int = 0
     mean: float = 0.0
     scale: float = 1.0
     indicator: bool = False
@@ -31,6 +38,8 @@ class ColumnEncoding:
         """Names of the encoded columns."""
         if self.levels is not None:
             return [f"{self.name}={level}" for level in self.levels]
+        if self.buckets:
+            return [f"{self.name}#{bucket}" for bucket in range(self.buckets)]
         return [self.name, *([f"{self.name} missing"] * self.indicator)]
 
     def transform(self, column: np.ndarray) -> Float[np.ndarray, "N C"]:
@@ -40,6 +49,9 @@ class ColumnEncoding:
             known = np.isin(text, self.levels)
             text = np.where(known, text, OTHER)
             return (text[:, None] == np.array(self.levels)[None]).astype(np.float64)
+        if self.buckets:
+            levels, index = np.unique(column.astype(np.str_), return_inverse=True)
+            return np.eye(self.buckets)[[zlib.crc32(str(level).encode()) % self.buckets for level in levels]][index]
         values = column.astype(np.float64)
         missing = np.isnan(values)
         scaled = (np.where(missing, self.mean, values) - self.mean) / self.scale
@@ -65,14 +77,16 @@ class Encoding:
         return np.concatenate(encoded, 1) if encoded else np.zeros((rows, 0))
 
 
-def fit_encoding(table: Mapping[str, np.ndarray], names: Sequence[str], missing: Missing = "refuse") -> Encoding:
-    """Encoding of these columns.
+def fit_encoding(
+    table: Mapping[str, np.ndarray], names: Sequence[str], missing: Missing = "refuse", buckets: int = 0
+) -> Encoding:
+    """Encoding of these columns; text with more than 50 levels is hashed into `buckets` columns.
 
-    ConfigError: text with more than 50 levels. DataError: NaN or infinity in numbers, unless `missing` is "indicator",
+    ConfigError: such text, if `buckets` is 0. DataError: NaN or infinity in numbers, unless `missing` is "indicator",
     which puts the mean there and adds a column that says so.
     """
     require(table, names)
-    return Encoding(tuple(_fit_column(name, table[name], missing) for name in names))
+    return Encoding(tuple(_fit_column(name, table[name], missing, buckets) for name in names))
 
 
 def expand_columns(given: Sequence[str], there: Sequence[str]) -> list[str]:
@@ -89,11 +103,65 @@ def expand_columns(given: Sequence[str], there: Sequence[str]) -> list[str]:
     return names
 
 
-def _fit_column(name: str, column: np.ndarray, missing: Missing) -> ColumnEncoding:
+def table_columns(table: Any, named: Sequence[str], context: Sequence[str] | None, rows: int | None) -> Columns:
+    """Columns of a path, dict or data frame; of a file only those that are named, next_* and propensity:*.
+
+    ConfigError: a named column is not there. DataError: no rows.
+    """
+    if not isinstance(table, str | Path):
+        columns = columns_of(table)
+    else:
+        there = column_names(table)
+        require(there, named, str(table))
+        wanted = [*dict.fromkeys([*named, *expand_columns(context, there)])] if context else there
+        columns = read_table(
+            table, [*wanted, *(c for c in there if c.startswith((NEXT, PER_ACTION)) and c not in wanted)], rows
+        )
+    require(columns, named)
+    if not columns or not len(next(iter(columns.values()))):
+        raise DataError("no rows", table if isinstance(table, str | Path) else None)
+    return {name: column[:rows] for name, column in columns.items()}
+
+
+def context_columns(columns: Columns, context: Sequence[str] | None, others: Sequence[str]) -> list[str]:
+    """The columns of the context: those given, or all but the `others`."""
+    return expand_columns(context, list(columns)) if context else [c for c in columns if c not in others]
+
+
+def action_labels(column: np.ndarray, name: str) -> np.ndarray:
+    """Actions as text or whole numbers. DataError: other values, with their rows."""
+    if column.dtype.kind in "US":
+        refuse(f"column {name!r}", column == "", "empty")
+        return column
+    values = column.astype(np.float64)
+    refuse(f"column {name!r}", ~np.isfinite(values), "not finite")
+    refuse(f"column {name!r}", values != np.round(values), "not whole numbers")
+    return values.astype(np.int64)
+
+
+def numbers(column: np.ndarray, name: str) -> Float[np.ndarray, " N"]:
+    """A column as floats. DataError: it holds text."""
+    if column.dtype.kind in "US":
+        raise DataError(f"column {name!r} holds text, such as {column[0]!r}; numbers are needed")
+    return column.astype(np.float64)
+
+
+def refuse(name: str, bad: Bool[np.ndarray, " N"], what: str) -> None:
+    """Raise DataError if a row is `bad`, with the count and the first five."""
+    found = np.flatnonzero(bad)
+    if found.size:
+        rows = ", ".join(map(str, found[:5]))
+        raise DataError(f"{name}: {found.size} rows are {what}, the first ones {rows}; mend or leave them out")
+
+
+def _fit_column(name: str, column: np.ndarray, missing: Missing, buckets: int) -> ColumnEncoding:
     if column.dtype.kind in "US":
         levels = np.unique(column)
+        if len(levels) > MAX_LEVELS and buckets:
+            return ColumnEncoding(name, buckets=buckets)
         if len(levels) > MAX_LEVELS:
-            raise ConfigError(f"column {name!r} has {len(levels)} different texts; at most {MAX_LEVELS}. Leave it out")
+            excess = f"column {name!r} has {len(levels)} different texts; at most {MAX_LEVELS} become columns"
+            raise ConfigError(f"{excess}. Hash them (--hash 64, buckets=64), or leave the column out")
         return ColumnEncoding(name, tuple(str(level) for level in levels))
     values = column.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(values))
@@ -105,4 +173,4 @@ def _fit_column(name: str, column: np.ndarray, missing: Missing) -> ColumnEncodi
         )
     known = values[np.isfinite(values)]
     mean, scale = (float(known.mean()), float(known.std())) if known.size else (0.0, 0.0)
-    return ColumnEncoding(name, None, mean, scale if scale > 0 else 1.0, bool(bad.size))
+    return ColumnEncoding(name, None, 0, mean, scale if scale > 0 else 1.0, bool(bad.size))

@@ -1,11 +1,15 @@
 """Logs as arrays: transitions of a staged or a discounted decision process, and how their rows are split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gleanings.core.errors import ConfigError, DataError
+from gleanings.selection.encoding import NEXT, Encoding, Missing, action_labels, context_columns, table_columns
+from gleanings.selection.episodes import read_steps
 
 _MIN_ROWS, _MIN_VALID = 50, 20
 
@@ -26,6 +30,8 @@ class Transitions:
     there, and nothing follows (a time limit is not an end). stage [N] in 0..H-1 makes it a staged process, in which
     the next observation belongs to the next stage; without it the process is discounted by `discount`. initial [N]
     marks the first steps. group [N]: rows that must not be split, such as those of one episode.
+    labels, encoding: what a table called the actions, and how its columns became observations. dropped: rows of the
+    table that could not become transitions, in words.
     ConfigError: shapes or values that do not belong together. DataError: numbers that are not finite, with their rows.
     """
 
@@ -39,6 +45,9 @@ class Transitions:
     discount: float = 1.0
     initial: Bool[np.ndarray, " N"] | None = None
     group: Int[np.ndarray, " N"] | None = None
+    labels: tuple[str, ...] = ()
+    encoding: Encoding | None = None
+    dropped: str = ""
 
     def __post_init__(self) -> None:
         rows = len(self.reward)
@@ -56,6 +65,57 @@ class Transitions:
             raise ConfigError(f"transitions: discount {self.discount} without stages; it must be in [0, 1)")
         if self.stage is not None and rows and set(np.unique(self.stage)) != set(range(self.num_stages)):
             raise ConfigError("transitions: stages must be 0, 1, ..., each with rows")
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Any,
+        *,
+        action: str,
+        reward: str,
+        observation: Sequence[str] | None = None,
+        episode: str | None = None,
+        terminal: str | None = None,
+        truncated: str | None = None,
+        stage: str | None = None,
+        group: str | None = None,
+        discount: float | None = None,
+        missing: Missing = "refuse",
+        buckets: int = 0,
+        rows: int | None = None,
+    ) -> "Transitions":
+        """Steps in a table: a path to CSV, JSON lines, Parquet or npz, or a dict or data frame.
+
+        The arguments name columns; `observation` may hold ranges such as s0:s7 and is by default every other column.
+        Rows of an `episode` stand in time order, and the next observation is the episode's next row, or next_* columns.
+        `terminal` marks real ends; an episode cut off by `truncated`, or by the end of the table, goes on unseen, so
+        that its last row is left out where it has no next observation. `stage` 0, 1, ... makes a staged process;
+        without it `discount` (default 0.99) is needed. ConfigError: a column that is not there, or no way to the next
+        observation. DataError: values that cannot be used, with their rows.
+        """
+        named = [name for name in (action, reward, episode, terminal, truncated, stage, group) if name]
+        columns = table_columns(table, named, observation, rows)
+        later = [c for c in columns if c.startswith(NEXT) and c.removeprefix(NEXT) in columns]
+        names = context_columns(columns, observation, [*named, *later])
+        steps = read_steps(columns, names, reward, episode, terminal, truncated, stage, (missing, buckets))
+        labels, index = np.unique(action_labels(columns[action], action), return_inverse=True)
+        staged = {} if steps.stage is None else {"stage": steps.stage}
+        whole = cls(
+            observation=steps.observation,
+            action=index.astype(np.int32),
+            reward=steps.reward,
+            next_observation=steps.next_observation,
+            terminal=steps.terminal,
+            num_actions=len(labels),
+            discount=(1.0 if stage else 0.99) if discount is None else discount,
+            initial=steps.initial,
+            group=steps.episode if group is None else np.unique(columns[group], return_inverse=True)[1],
+            labels=tuple(str(label) for label in labels),
+            encoding=steps.encoding,
+            dropped=steps.dropped,
+            **staged,
+        )
+        return whole if steps.known.all() else whole.take(np.flatnonzero(steps.known))
 
     @property
     def num_stages(self) -> int:

@@ -3,26 +3,42 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 
 from gleanings.core.errors import ConfigError
 from gleanings.selection.alarm import Alarm
 from gleanings.selection.bandit import BanditLog
-from gleanings.selection.bandit_rules import Auto, BanditCandidates, BanditRule, fold_of
+from gleanings.selection.bandit_rules import (
+    Auto,
+    BanditCandidates,
+    BanditRule,
+    coverage,
+    evidence,
+    excess_losses,
+    fold_of,
+    uncovered_share,
+)
+from gleanings.selection.candidates import fit_candidates
+from gleanings.selection.classes import Identity, prefix_linear
 from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, Estimate, Estimator
 from gleanings.selection.overlap import overlap
 from gleanings.selection.pessimistic import PRACTICAL, BanditClass, HeadLinear, Pessimism, heads
-from gleanings.selection.selection import Selection
+from gleanings.selection.prefix import effective_rows
+from gleanings.selection.propensities import estimate_propensities
+from gleanings.selection.selection import Rule, Selection
 
 ESTIMATORS: dict[str, Estimator] = {"DR": DR(), "SNDR": SNDR(), "IPS": IPS(), "SNIPS": SNIPS(), "DM": DM()}
 AUTO = Auto()
-_SPOILS = ("never logged", "effective sample size", "largest weight", "mean weight", "propensity", "coverage")
+_WEIGHTED = ("IPS", "SNIPS")
+_SPOILS = ("never logged", "effective sample size", "largest weight", "mean weight", "propensity", "coverage", "rows")
+_MIN_REWARD_ROWS, _MAX_DUPLICATES = 10.0, 0.05
 
 
 def select_policy(
     log: BanditLog,
     classes: Sequence[BanditClass],
-    rule: BanditRule = AUTO,
+    rule: BanditRule | Rule = AUTO,
     *,
     report_fraction: float = 0.2,
     pessimism: Pessimism = PRACTICAL,
@@ -30,24 +46,90 @@ def select_policy(
 ) -> Selection:
     """Choose on part of the log, and value the choice on the other part, `report_fraction` of the rows.
 
-    With an alarm about coverage or overlap the choice is uncertified. Without propensities the only value is that of
-    the reward model. ConfigError: a share outside (0, 1/2].
+    With an alarm about coverage or overlap the choice is uncertified; where nothing in the log speaks for it the
+    verdict is 'insufficient data'. Propensities that are not logged are estimated, with an alarm, and the values that
+    rest on them alone are left out. Rules for decision processes, such as ModBE, need linear classes on the context.
+    ConfigError: a share outside (0, 1/2], or such a rule with other classes.
     """
     if not 0 < report_fraction <= 0.5:
         raise ConfigError(f"report_fraction {report_fraction}: must lie in (0, 0.5]")
     unseen = fold_of(log, round(1 / report_fraction), seed + 1) == 0
-    candidates = BanditCandidates(classes, log.take(~unseen), pessimism, seed)
-    chosen, rows = rule.select(candidates), log.take(unseen)
-    policy = chosen.act(rows.context)
-    model = candidates.fits[-1].predict(rows.context)[0]
-    found = replace(chosen, value=_values(rows, policy, model))
-    if rows.propensity is None:
-        missing = Alarm("propensity", "none logged, so the value is the reward model's word; log them")
-        return replace(found, alarms=(*found.alarms, missing), verdict=_spoilt(found))
+    logged = log.propensity is not None
+    log = log if logged else _with_propensities(log, seed)
+    kept, rows = log.take(~unseen), log.take(unseen)
+    candidates = BanditCandidates(classes, kept, pessimism, seed)
+    found = rule.select(candidates) if isinstance(rule, BanditRule) else _by_process(rule, candidates)
+    if found.verdict == "insufficient data":
+        return replace(found, log=log)
+    policy, covered_share, alarms = found.act(rows.context), None, list(found.alarms)
+    if found.index is not None:
+        covered_share = uncovered_share(candidates, found.index, found.act(kept.context))
+        alarms += _given(coverage(candidates, found.index, covered_share))
+    unproven = evidence(candidates, found.index) if isinstance(rule, BanditRule) else None
+    assert rows.propensity is not None
     covered = overlap(rows.action, rows.propensity, policy)
-    alarms = (*found.alarms, *covered.alarms())
-    found = replace(found, alarms=alarms, overlap=covered)
-    return replace(found, verdict=_spoilt(found)) if any(a.name in _SPOILS for a in alarms) else found
+    alarms += [*_given(unproven), *covered.alarms(), *_log_alarms(log, logged)]
+    spoilt = "uncertified" if any(a.name in _SPOILS for a in alarms) else found.verdict
+    return replace(
+        found,
+        verdict="insufficient data" if unproven else spoilt if found.verdict == "certified" else found.verdict,
+        alarms=tuple(alarms),
+        value=_values(rows, policy, candidates.fits[-1].predict(rows.context)[0], logged),
+        overlap=covered,
+        uncovered=covered_share,
+        losses=_losses(candidates),
+        log=log,
+    )
+
+
+def _by_process(rule: Rule, candidates: BanditCandidates) -> Selection:
+    """The choice of a rule for decision processes, for which a bandit log has one stage."""
+    linear = [c for c in candidates.classes if isinstance(c, HeadLinear)]
+    if len(linear) < len(candidates.classes):
+        raise ConfigError(f"{type(rule).__name__} on a bandit log needs linear classes on the context")
+    log = candidates.log
+    ridge = candidates.pessimism.ridge / len(log)
+    nested = prefix_linear(Identity(), [c.dim for c in linear], ridge)
+    return rule.select(fit_candidates(nested, None, log.as_transitions(), seed=candidates.seed))
+
+
+def _with_propensities(log: BanditLog, seed: int) -> BanditLog:
+    folds = fold_of(log, 5, seed + 2)
+    return replace(log, propensity=estimate_propensities(log.context, log.action, log.num_actions, folds))
+
+
+def _log_alarms(log: BanditLog, logged: bool) -> list[Alarm]:
+    """What makes every value from this log doubtful, whatever the choice."""
+    found = []
+    if not logged:
+        message = "none logged, so they are estimated from the log, and IPS and SNIPS left out; log them"
+        found.append(Alarm("propensity", message))
+    reward = jnp.asarray(log.reward, jnp.float32)
+    carried = float(effective_rows(reward, reward, jnp.ones_like(reward)))
+    if carried < _MIN_REWARD_ROWS:
+        found.append(Alarm("rare reward", f"the reward is carried by {carried:.1f} rows; log more of the rare outcome"))
+    if log.group is None and (share := repeated_share(log)) > _MAX_DUPLICATES:
+        message = f"{share:.0%} of rows are exact copies of others; name the column of the user with `group`"
+        found.append(Alarm("duplicates", message))
+    return found
+
+
+def repeated_share(log: BanditLog) -> float:
+    """Share of rows that copy another one; 0 where most rows do, as they then come from few possible values."""
+    direction = np.random.default_rng(0).normal(size=log.context.shape[1] + 2)
+    columns = [log.context, log.action[:, None], log.reward[:, None]]
+    _, counts = np.unique(np.concatenate(columns, 1) @ direction, return_counts=True)
+    repeated = 1 - len(counts) / len(log)
+    return 0.0 if (counts == 1).sum() < len(log) / 2 else repeated
+
+
+def _losses(candidates: BanditCandidates) -> dict[str, tuple[float, float]]:
+    mean, error = excess_losses(candidates.losses)
+    return {c.name: (float(m), float(e)) for c, m, e in zip(candidates.classes, mean, error, strict=True)}
+
+
+def _given(alarm: Alarm | None) -> list[Alarm]:
+    return [] if alarm is None else [alarm]
 
 
 def parse_classes(given: Sequence[str], log: BanditLog) -> list[HeadLinear]:
@@ -77,12 +159,7 @@ def _columns(argument: str, columns: int, word: str) -> int:
     return int(argument)
 
 
-def _values(rows: BanditLog, policy: np.ndarray, model: np.ndarray) -> dict[str, Estimate]:
-    if rows.propensity is None:
-        return {"DM": DM()(rows.reward, rows.action, np.ones(len(rows)), policy, model)}
+def _values(rows: BanditLog, policy: np.ndarray, model: np.ndarray, logged: bool) -> dict[str, Estimate]:
+    assert rows.propensity is not None
     given = (rows.reward, rows.action, rows.propensity, policy, model)
-    return {name: estimator(*given) for name, estimator in ESTIMATORS.items()}
-
-
-def _spoilt(selection: Selection) -> str:
-    return "uncertified" if selection.verdict == "certified" else selection.verdict
+    return {name: e(*given) for name, e in ESTIMATORS.items() if logged or name not in _WEIGHTED}

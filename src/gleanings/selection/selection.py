@@ -4,17 +4,22 @@ import abc
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from gleanings.core.errors import ConfigError
 from gleanings.core.report import table
+from gleanings.data.tables import read_columns
 from gleanings.selection.alarm import Alarm
+from gleanings.selection.bandit import BanditLog
 from gleanings.selection.candidates import Candidates
 from gleanings.selection.classes import AnyArray, Q
 from gleanings.selection.fqi import values_of
+from gleanings.selection.log import Transitions
 from gleanings.selection.ope import Estimate
 from gleanings.selection.overlap import Overlap
 
@@ -61,7 +66,12 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Selection:
-    """The choice of a rule. index counts from 0, None for a mixture of classes; `q` is one value function a stage."""
+    """The choice of a rule. index counts from 0, None for a mixture of classes; `q` is one value function a stage.
+
+    value: estimates on rows that were not used to choose, by estimator, the first one the best. uncovered: share of
+    contexts in which the policy leaves what the log covers. losses: held-out squared error of each class above the
+    least one, and its standard error. log: the data.
+    """
 
     index: int | None
     name: str
@@ -74,11 +84,29 @@ class Selection:
     q: tuple[Q, ...] = field(default=(), repr=False)
     value: Mapping[str, Estimate] = field(default_factory=dict, repr=False)
     overlap: Overlap | None = None
+    uncovered: float | None = None
+    losses: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+    log: BanditLog | Transitions | None = field(default=None, repr=False)
 
-    def act(self, observation: Float[np.ndarray, "B D"], stage: int = 0) -> Float[np.ndarray, "B A"]:
-        """Probability of each action: 1 for the greedy one, the first of equals."""
+    def act(self, observation: Any, stage: int = 0) -> Float[np.ndarray, "B A"]:
+        """Probability of each action: 1 for the greedy one, the first of equals.
+
+        observation: an array [B, D], or a table with the columns that the log was read from. ConfigError: a table where
+        the log was not read from one, or a column is missing.
+        """
+        if not hasattr(observation, "ndim"):
+            encoding = None if self.log is None else self.log.encoding
+            if encoding is None:
+                raise ConfigError("this choice was made from arrays; pass an array [B, D]")
+            observation = encoding.transform(read_columns(observation))
         values = values_of(self.q[stage], observation, self.num_actions)
         return np.eye(self.num_actions, dtype=np.float32)[values.argmax(-1)]
+
+    def report(self, path: str | Path) -> Path:
+        """Write the choice, what it stands on and what the log cannot carry as one HTML page."""
+        from gleanings.selection.report import selection_report  # imported late: it needs this class
+
+        return selection_report(self).save(Path(path))
 
     def to_json(self) -> dict[str, Any]:
         """All but the value functions; NaN and infinity are None."""
@@ -87,6 +115,8 @@ class Selection:
         facts["alarms"] = [{"name": alarm.name, "message": alarm.message} for alarm in self.alarms]
         columns = self.certificate.table() if self.certificate.cells else {}
         facts["value"] = {name: e._asdict() | {"terms": None} for name, e in self.value.items()}
+        facts["losses"] = {name: list(pair) for name, pair in self.losses.items()}
+        facts["uncovered"] = self.uncovered
         facts["overlap"] = self.overlap and self.overlap._asdict()
         return _finite(facts | {"certificate": {name: column.tolist() for name, column in columns.items()}})
 
