@@ -86,15 +86,20 @@ def reproduce(
 
 
 def resume(run: RunPath, workers: int = _WORKERS) -> None:
-    """Continue an interrupted reproduction with the settings it was started with.
+    """Continue an interrupted run of `reproduce` or `select` with the settings it was started with.
 
-    Raises: ConfigError when RUN is not the folder of a reproduction.
+    Raises: ConfigError when RUN is not the folder of a reproduction or a selection.
 
     Args:
         run: Folder of the run.
         workers: Processes that share a study's tasks.
     """
-    _run(run, _settings(run), True, workers, None)
+    if (run / "config.json").is_file() and "table" in RunDirectory.open(run).config:
+        from gleanings.selection import commands  # imported late: it needs jax
+
+        commands.resume(run)
+    else:
+        _run(run, _settings(run), True, workers, None)
 
 
 def report(run: RunPath) -> None:

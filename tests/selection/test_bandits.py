@@ -26,8 +26,9 @@ from gleanings.selection.bandit_rules import (
     Smallest,
     slope,
 )
+from gleanings.selection.class_words import parse_classes
 from gleanings.selection.pessimistic import HeadLinear, JointLinear, Pessimism, heads
-from gleanings.selection.policy import parse_classes, select_policy
+from gleanings.selection.policy import select_policy
 
 RULES = [
     Auto(),

@@ -22,6 +22,7 @@ from gleanings.selection.bandit_rules import (
     slope,
 )
 from gleanings.selection.candidates import Candidates, PrefixCandidates, fit_candidates
+from gleanings.selection.class_words import parse_classes
 from gleanings.selection.classes import FunctionClass, Identity, Pca, PrefixLinear, RandomFourier, pca, prefix_linear
 from gleanings.selection.fqi import fqe, fqi
 from gleanings.selection.log import Split, Transitions
@@ -40,7 +41,7 @@ from gleanings.selection.modbe import ModBEConfig
 from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, DRos, Estimate, SwitchDR
 from gleanings.selection.overlap import Overlap, overlap
 from gleanings.selection.pessimistic import BanditClass, HeadLinear, JointLinear, Pessimism, heads
-from gleanings.selection.policy import parse_classes, select_policy
+from gleanings.selection.policy import select_policy
 from gleanings.selection.problems import variance_trap
 from gleanings.selection.selection import Certificate, Rule, Selection
 from gleanings.selection.trap import Trap

@@ -136,11 +136,12 @@ class PrefixLinear(FunctionClass):
     features: FeatureMap
     dim: int = eqx.field(static=True)
     ridge: float = eqx.field(static=True, default=1e-3)
+    title: str = eqx.field(static=True, default="")
 
     @property
     def name(self) -> str:
-        """`constant`, or the number of features beside the constant one, such as linear[5]."""
-        return "constant" if self.dim == 1 else f"linear[{self.dim - 1}]"
+        """`title`, or else `constant`, or the number of features beside the constant one, such as linear[5]."""
+        return self.title or ("constant" if self.dim == 1 else f"linear[{self.dim - 1}]")
 
     def n_params(self, num_actions: int) -> int:
         """dim weights for each action."""

@@ -18,6 +18,7 @@ from scipy import linalg
 
 from gleanings.core.errors import ConfigError
 from gleanings.selection.bandit import BanditLog
+from gleanings.selection.classes import FeatureMap, Identity
 
 Joint = Callable[[np.ndarray], np.ndarray]
 
@@ -108,18 +109,22 @@ class JointLinear(BanditClass):
 
 
 class HeadLinear(BanditClass):
-    """Weights for each action on 1 and the first `dim - 1` columns of the context."""
+    """Weights for each action on the first `dim` features of the context, by default 1 and its first columns."""
 
     dim: int = eqx.field(static=True)
+    map: FeatureMap = eqx.field(default_factory=Identity)
+    title: str = eqx.field(static=True, default="")
 
     @property
     def name(self) -> str:
-        """`constant`, or the number of columns, such as linear[5]."""
-        return "constant" if self.dim == 1 else f"linear[{self.dim - 1}]"
+        """`title`, or else `constant`, or the number of columns, such as linear[5]."""
+        return self.title or ("constant" if self.dim == 1 else f"linear[{self.dim - 1}]")
 
     def features(self, context: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B d"]:
-        """1 and the leading columns."""
-        return np.concatenate([np.ones((len(context), 1)), context[:, : self.dim - 1]], 1)
+        """The leading features; columns of the context keep their precision."""
+        if isinstance(self.map, Identity):
+            return np.concatenate([np.ones((len(context), 1)), context[:, : self.dim - 1]], 1)
+        return np.asarray(self.map(context), float)[:, : self.dim]
 
     def fit(self, log: BanditLog, ridge: float) -> LinearFit:
         """One solve of size d for each action, which is one of size A d."""

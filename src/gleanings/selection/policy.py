@@ -20,10 +20,10 @@ from gleanings.selection.bandit_rules import (
     uncovered_share,
 )
 from gleanings.selection.candidates import fit_candidates
-from gleanings.selection.classes import Identity, prefix_linear
+from gleanings.selection.classes import PrefixLinear
 from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, Estimate, Estimator
 from gleanings.selection.overlap import overlap
-from gleanings.selection.pessimistic import PRACTICAL, BanditClass, HeadLinear, Pessimism, heads
+from gleanings.selection.pessimistic import PRACTICAL, BanditClass, HeadLinear, Pessimism
 from gleanings.selection.prefix import effective_rows
 from gleanings.selection.propensities import estimate_propensities
 from gleanings.selection.selection import Rule, Selection
@@ -89,7 +89,7 @@ def _by_process(rule: Rule, candidates: BanditCandidates) -> Selection:
         raise ConfigError(f"{type(rule).__name__} on a bandit log needs linear classes on the context")
     log = candidates.log
     ridge = candidates.pessimism.ridge / len(log)
-    nested = prefix_linear(Identity(), [c.dim for c in linear], ridge)
+    nested = [PrefixLinear(linear[-1].map, c.dim, ridge, c.name) for c in linear]
     return rule.select(fit_candidates(nested, None, log.as_transitions(), seed=candidates.seed))
 
 
@@ -130,33 +130,6 @@ def _losses(candidates: BanditCandidates) -> dict[str, tuple[float, float]]:
 
 def _given(alarm: Alarm | None) -> list[Alarm]:
     return [] if alarm is None else [alarm]
-
-
-def parse_classes(given: Sequence[str], log: BanditLog) -> list[HeadLinear]:
-    """Classes from words such as `constant`, `linear:5,10,all`: weights for each action on the first context columns.
-
-    ConfigError: another word, or more columns than there are.
-    """
-    columns, sizes = log.context.shape[1], []
-    for word in given:
-        kind, _, arguments = word.partition(":")
-        if word == "constant":
-            sizes.append(1)
-        elif kind == "linear" and arguments:
-            sizes += [1 + _columns(argument, columns, word) for argument in arguments.split(",")]
-        else:
-            raise ConfigError(
-                f"unknown class {word!r}; use constant, or linear: with numbers of columns, as linear:5,all"
-            )
-    return heads(tuple(sizes))
-
-
-def _columns(argument: str, columns: int, word: str) -> int:
-    if argument == "all":
-        return columns
-    if not argument.isdigit() or not 1 <= int(argument) <= columns:
-        raise ConfigError(f"{word}: {argument!r} is not a number of columns from 1 to {columns}, or all")
-    return int(argument)
 
 
 def _values(rows: BanditLog, policy: np.ndarray, model: np.ndarray, logged: bool) -> dict[str, Estimate]:

@@ -54,7 +54,7 @@ def _losses(found: Selection, report: Report) -> None:
     y, low, high = [m for m, _ in pairs], [m - e for m, e in pairs], [m + e for m, e in pairs]
     report.section("How well each class predicts").figure(
         figure_bars([Series("excess", names, y, low, high)], value_label="squared error above the least"),
-        "On held-out rows, paired by row, with one standard error; a class whose bar reaches 0 fits as well as the best.",
+        "On held-out rows, paired by row, with one standard error; 0 is as good as the best.",
     )
 
 
