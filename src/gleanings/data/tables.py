@@ -145,10 +145,11 @@ def _read_parquet(path: Path, columns: Sequence[str] | None, rows: int | None) -
     try:
         file = parquet.ParquetFile(path)
         require(file.schema_arrow.names, columns or (), str(path))
-        table = file.read(columns=list(columns) if columns else None)
+        check_unique(file.schema_arrow.names, str(path))
+        # One at a time, so that a column is not held twice.
+        return {name: _typed(_to_numpy(file.read([name])[name])[:rows]) for name in columns or file.schema_arrow.names}
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"not a readable Parquet file ({error})", path) from error
-    return columns_of(table if rows is None else table.slice(0, rows))
 
 
 def _short_lines(file: TextIO, path: Path) -> Iterator[str]:

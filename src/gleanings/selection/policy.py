@@ -39,7 +39,7 @@ def select_policy(
     candidates = BanditCandidates(classes, log.take(~unseen), pessimism, seed)
     chosen, rows = rule.select(candidates), log.take(unseen)
     policy = chosen.act(rows.context)
-    model = candidates.fits[-1].predict(rows.context)[0]
+    model = candidates.fits[-1].values(rows.context)
     found = replace(chosen, value=_values(rows, policy, model))
     if rows.propensity is None:
         missing = Alarm("propensity", "none logged, so the value is the reward model's word; log them")
