@@ -5,8 +5,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from gleanings.core.errors import ConfigError
+from gleanings.selection import ope
 from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, DRos, SwitchDR
 from gleanings.selection.overlap import overlap
 
@@ -114,3 +116,20 @@ def test_a_shuffled_propensity_column_is_noticed():
         shuffled = np.random.default_rng(seed).permutation(p)
         noticed += "mean weight" in [a.name for a in overlap(action, shuffled, policy).alarms()]
     assert noticed == 20
+
+
+def test_bootstrap_counts_are_poisson():
+    counts = ope._POISSON
+    assert len(counts) == 2**16
+    assert counts.mean() == 1
+    assert counts.var() == 1
+    share = np.bincount(counts.astype(int)) / 2**16
+    np.testing.assert_allclose(share, stats.poisson(1).pmf(np.arange(9)), rtol=0, atol=1.5 / 2**16)
+
+
+def test_more_draws_make_the_bootstrap_steadier():
+    given = log_of(500, 3)
+    lows = {
+        draws: [DR(interval="bootstrap", draws=draws)(*given, seed=s).low for s in range(40)] for draws in (20, 2000)
+    }
+    assert np.std(lows[2000]) < np.std(lows[20]) / 3

@@ -165,11 +165,13 @@ def _parquet_file(path: Path) -> Any:
 def _read_parquet(path: Path, columns: Sequence[str] | None, rows: int | None) -> Columns:
     file = _parquet_file(path)
     require(file.schema_arrow.names, columns or (), str(path))
+    check_unique(file.schema_arrow.names, str(path))
     import pyarrow  # pyright: ignore[reportMissingImports]
 
     try:
         if rows is None:
-            return columns_of(file.read(columns=list(columns) if columns else None))
+            # One at a time, so that a column is not held twice.
+            return {name: _typed(_to_numpy(file.read([name])[name])) for name in columns or file.schema_arrow.names}
         schema = pyarrow.schema([file.schema_arrow.field(c) for c in columns]) if columns else file.schema_arrow
         batches: list[Any] = []
         for batch in file.iter_batches(max(rows, 1), columns=schema.names):

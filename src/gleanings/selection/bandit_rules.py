@@ -20,7 +20,7 @@ from gleanings.selection.alarm import Alarm
 from gleanings.selection.bandit import BanditLog
 from gleanings.selection.classes import AnyArray, Q
 from gleanings.selection.ope import DR, Estimator
-from gleanings.selection.pessimistic import PRACTICAL, BanditClass, LinearFit, Pessimism, at_actions, logged_width
+from gleanings.selection.pessimistic import PRACTICAL, BanditClass, LinearFit, Pessimism, at_actions
 from gleanings.selection.selection import Label, Selection
 
 _UNCOVERED, _UNCOVERED_SHARE = 5.0, 0.01
@@ -67,14 +67,8 @@ class BanditCandidates:
 
     def held_out(self, folds: Int[np.ndarray, " N"]) -> Float[np.ndarray, "M N"]:
         """Squared error of every class at each row, fitted on the rows of the other folds; NaN for fold -1."""
-        losses = np.full((len(self.classes), len(self.log)), math.nan)
-        for fold in np.unique(folds[folds >= 0]):
-            out = folds == fold
-            rest, own = self.log.take(~out), self.log.take(out)
-            for k, c in enumerate(self.classes):
-                values = c.fit(rest, self.pessimism.ridge).predict(own.context)[0]
-                losses[k, out] = np.square(at_actions(values, own.action) - own.reward)
-        return losses
+        log, ridge = self.log, self.pessimism.ridge
+        return np.stack([np.square(c.cross_fitted(log, folds, ridge) - log.reward) for c in self.classes])
 
 
 class BanditRule(eqx.Module):
@@ -166,7 +160,7 @@ class PolicyValue(BanditRule):
         fitted, judged = log.take(~out), log.take(out)
         if judged.propensity is None:
             raise ConfigError("PolicyValue needs the logged propensities; name their column, or use HoldOut")
-        models = [c.fit(fitted, candidates.pessimism.ridge).predict(judged.context)[0] for c in candidates.classes]
+        models = [c.fit(fitted, candidates.pessimism.ridge).values(judged.context) for c in candidates.classes]
         values = []
         for model in models:
             policy = np.eye(log.num_actions)[model.argmax(1)]
@@ -257,10 +251,10 @@ def uncovered_share(candidates: BanditCandidates, k: int, policy: Float[np.ndarr
 
     The action is that of `policy`, by default the greedy one.
     """
-    fit = candidates.fits[k]
-    values, widths = fit.predict(candidates.log.context)
-    chosen = at_actions(widths, (values if policy is None else policy).argmax(1))
-    return float((chosen > _UNCOVERED * logged_width(fit, candidates.log).mean()).mean())
+    fit, log = candidates.fits[k], candidates.log
+    action = (fit.values(log.context) if policy is None else policy).argmax(1)
+    widths = fit.widths(log.context)
+    return float((at_actions(widths, action) > _UNCOVERED * at_actions(widths, log.action).mean()).mean())
 
 
 def coverage(candidates: BanditCandidates, k: int, share: float) -> Alarm | None:
@@ -294,7 +288,7 @@ def selection_of(
 
     def own(x: AnyArray) -> np.ndarray:
         k, context = index or 0, np.asarray(x)
-        return candidates.lower(k, context) if pessimistic else candidates.fits[k].predict(context)[0]
+        return candidates.lower(k, context) if pessimistic else candidates.fits[k].values(context)
 
     sizes = (len(candidates.classes), candidates.log.num_actions)
     return Selection(index, name, rule, verdict, *sizes, alarms, q=(own if q is None else q,))

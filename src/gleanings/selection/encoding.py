@@ -72,9 +72,13 @@ class Encoding:
     def transform(self, table: Mapping[str, np.ndarray]) -> Float[np.ndarray, "N C"]:
         """The context of rows. ConfigError: a column is missing."""
         require(table, [column.name for column in self.columns])
-        encoded = [column.transform(table[column.name]) for column in self.columns]
-        rows = len(next(iter(table.values()))) if table else 0
-        return np.concatenate(encoded, 1) if encoded else np.zeros((rows, 0))
+        rows, start = len(next(iter(table.values()))) if table else 0, 0
+        encoded = np.zeros((rows, len(self.names)))
+        for column in self.columns:
+            width = len(column.names())
+            encoded[:, start : start + width] = column.transform(table[column.name])
+            start += width
+        return encoded
 
 
 def fit_encoding(

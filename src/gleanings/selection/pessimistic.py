@@ -21,6 +21,7 @@ from gleanings.selection.bandit import BanditLog
 from gleanings.selection.classes import FeatureMap, Identity
 
 Joint = Callable[[np.ndarray], np.ndarray]
+_BLOCK = 1 << 14  # rows predicted at once, so that what lies between stays small
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,31 @@ class BanditClass(eqx.Module):
     def fit(self, log: BanditLog, ridge: float) -> "LinearFit":
         """The ridge solution on all rows of `log`, with penalty `ridge` on the sum over rows."""
 
+    def cross_fitted(self, log: BanditLog, folds: Int[np.ndarray, " N"], ridge: float) -> Float[np.ndarray, " N"]:
+        """Value of each logged action, fitted on the rows of the other folds; NaN for fold -1, always fitted on."""
+        values = np.full(len(log), math.nan)
+        for fold in np.unique(folds[folds >= 0]):
+            out = folds == fold
+            own = log.take(out)
+            values[out] = at_actions(self.fit(log.take(~out), ridge).values(own.context), own.action)
+        return values
+
 
 class LinearFit(NamedTuple):
-    """A fitted model: `predict(context)` gives values and widths [B, A].
+    """A fitted model: `values(context)` and `widths(context)` are [B, A].
 
     dimension: d. residual: sum of squared residuals. degrees: trace of the hat matrix.
     """
 
-    predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    values: Callable[[np.ndarray], np.ndarray]
+    widths: Callable[[np.ndarray], np.ndarray]
     dimension: int
     residual: float
     degrees: float
+
+    def predict(self, context: Float[np.ndarray, "B C"]) -> tuple[Float[np.ndarray, "B A"], Float[np.ndarray, "B A"]]:
+        """Values and widths."""
+        return self.values(context), self.widths(context)
 
     def sigma(self, n: int) -> float:
         """Noise of the reward as this model sees it."""
@@ -98,14 +113,14 @@ class JointLinear(BanditClass):
         phi = np.asarray(self.features(log.context), float)
         if phi.shape[:2] != (len(log), log.num_actions):
             raise ConfigError(f"class {self.name}: features of shape {phi.shape}; expected [{len(log)}, A, d]")
-        own = phi[np.arange(len(log)), log.action]
-        factor, theta = _solve(own, log.reward, ridge, len(log))
-
-        def predict(context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            phi = np.asarray(self.features(context), float)
-            return phi @ theta, _width(factor, phi)
-
-        return _fitted(predict, log, phi.shape[-1])
+        own = _fit_head(phi[np.arange(len(log)), log.action], log.reward, ridge, len(log))
+        return LinearFit(
+            lambda context: np.asarray(self.features(context), float) @ own.theta,
+            lambda context: own.width(np.asarray(self.features(context), float)),
+            phi.shape[-1],
+            own.residual,
+            own.degrees,
+        )
 
 
 class HeadLinear(BanditClass):
@@ -128,39 +143,71 @@ class HeadLinear(BanditClass):
 
     def fit(self, log: BanditLog, ridge: float) -> LinearFit:
         """One solve of size d for each action, which is one of size A d."""
-        phi, solved = self.features(log.context), []
+        found = []
         for a in range(log.num_actions):
-            rows = log.action == a
-            solved.append(_solve(phi[rows], log.reward[rows], ridge, len(log)))
+            rows = np.flatnonzero(log.action == a)
+            found.append(_fit_head(self.features(log.context[rows]), log.reward[rows], ridge, len(log)))
 
-        def predict(context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            phi = self.features(context)
-            values = np.stack([phi @ theta for _, theta in solved], 1)
-            return values, np.stack([_width(factor, phi) for factor, _ in solved], 1)
+        def by_action(context: np.ndarray, column: Callable[[_Head, np.ndarray], np.ndarray]) -> np.ndarray:
+            out = np.empty((len(context), len(found)))
+            for start in range(0, len(context), _BLOCK):
+                phi = self.features(context[start : start + _BLOCK])
+                for a, head in enumerate(found):
+                    out[start : start + _BLOCK, a] = column(head, phi)
+            return out
 
-        return _fitted(predict, log, self.dim * log.num_actions)
+        return LinearFit(
+            lambda context: by_action(context, lambda head, phi: phi @ head.theta),
+            lambda context: by_action(context, _Head.width),
+            self.dim * log.num_actions,
+            sum(head.residual for head in found),
+            sum(head.degrees for head in found),
+        )
+
+    def cross_fitted(self, log: BanditLog, folds: Int[np.ndarray, " N"], ridge: float) -> Float[np.ndarray, " N"]:
+        """The same as by refits, from one pass over the rows: sums over the other folds are sums of sums by fold."""
+        values, every = np.full(len(log), math.nan), np.unique(folds)
+        for a in range(log.num_actions):
+            rows = [np.flatnonzero((log.action == a) & (folds == fold)) for fold in every]
+            phi = [self.features(log.context[own]) for own in rows]
+            grams = np.stack([x.T @ x for x in phi])
+            sums = np.stack([x.T @ log.reward[own] for x, own in zip(phi, rows, strict=True)])
+            for i in np.flatnonzero(every >= 0):
+                rest = np.arange(len(every)) != i
+                theta = _ridge(grams[rest].sum(0), sums[rest].sum(0), ridge, len(log))[1]
+                values[rows[i]] = phi[i] @ theta
+        return values
 
 
-def _solve(
-    phi: Float[np.ndarray, "n d"], reward: Float[np.ndarray, " n"], ridge: float, rows: int
+class _Head(NamedTuple):
+    """A ridge solution: inverse of the lower factor of V, theta, sum of squared residuals, trace of the hat matrix."""
+
+    whiten: Float[np.ndarray, "d d"]
+    theta: Float[np.ndarray, " d"]
+    residual: float
+    degrees: float
+
+    def width(self, phi: Float[np.ndarray, "*batch d"]) -> Float[np.ndarray, " *batch"]:
+        """|phi|_{V^-1}."""
+        white = phi @ self.whiten.T
+        return np.sqrt(np.einsum("...d,...d->...", white, white))
+
+
+def _fit_head(phi: Float[np.ndarray, "n d"], reward: Float[np.ndarray, " n"], ridge: float, rows: int) -> _Head:
+    """The solution on these rows; `rows` is the n of the means."""
+    gram = phi.T @ phi
+    whiten, theta = _ridge(gram, phi.T @ reward, ridge, rows)
+    residual = float(np.square(phi @ theta - reward).sum())
+    return _Head(whiten, theta, residual, float(np.trace(whiten @ gram @ whiten.T) / rows))
+
+
+def _ridge(
+    gram: Float[np.ndarray, "d d"], moment: Float[np.ndarray, " d"], ridge: float, rows: int
 ) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
-    """Lower Cholesky factor of V, and theta; `rows` is the n of the means."""
-    v = (phi.T @ phi + ridge * np.eye(phi.shape[1])) / rows
-    factor = np.linalg.cholesky(v)
-    return factor, linalg.cho_solve((factor, True), phi.T @ reward / rows)
-
-
-def _width(factor: np.ndarray, phi: np.ndarray) -> np.ndarray:
-    flat = phi.reshape(-1, phi.shape[-1])
-    solved = linalg.solve_triangular(factor, flat.T, lower=True)
-    return np.sqrt(np.square(solved).sum(0)).reshape(phi.shape[:-1])
-
-
-def _fitted(predict: Callable, log: BanditLog, dimension: int) -> LinearFit:
-    rows = np.arange(len(log))
-    values, widths = predict(log.context)
-    error, own = values[rows, log.action] - log.reward, widths[rows, log.action]
-    return LinearFit(predict, dimension, float(np.square(error).sum()), float(np.square(own).sum() / len(log)))
+    """Inverse of the lower Cholesky factor of V, and theta, from sum phi phi' and sum phi r."""
+    identity = np.eye(len(gram))
+    factor = np.linalg.cholesky((gram + ridge * identity) / rows)
+    return linalg.solve_triangular(factor, identity, lower=True), linalg.cho_solve((factor, True), moment / rows)
 
 
 def heads(dims: tuple[int, ...]) -> list[HeadLinear]:
@@ -168,11 +215,6 @@ def heads(dims: tuple[int, ...]) -> list[HeadLinear]:
     if not dims or dims[0] < 1 or any(b <= a for a, b in itertools.pairwise(dims)):
         raise ConfigError(f"dims {dims}: sizes of nested classes must increase, from at least 1")
     return [HeadLinear(d) for d in dims]
-
-
-def logged_width(fit: LinearFit, log: BanditLog) -> Float[np.ndarray, " n"]:
-    """Widths at the logged actions."""
-    return fit.predict(log.context)[1][np.arange(len(log)), log.action]
 
 
 def at_actions(values: Float[np.ndarray, "n A"], action: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

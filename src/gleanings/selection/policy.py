@@ -74,7 +74,7 @@ def select_policy(
         found,
         verdict="insufficient data" if unproven else spoilt if found.verdict == "certified" else found.verdict,
         alarms=tuple(alarms),
-        value=_values(rows, policy, candidates.fits[-1].predict(rows.context)[0], logged),
+        value=_values(rows, policy, candidates.fits[-1].values(rows.context), logged),
         overlap=covered,
         uncovered=covered_share,
         losses=_losses(candidates),
