@@ -30,6 +30,9 @@ class ModBE(Rule):
         found = candidates.comparisons()
         choice = choose_by_modbe(found, n_params, self.config)
         verdict, alarms = self._judge(candidates, found, choice)
+        noise = optimisation_noise(candidates, found, int(np.argmin(choice.rejected)))
+        if noise:
+            verdict, alarms = "uncertified", (*alarms, noise)
         certificate = certificate_of(candidates, found, choice)
         return selection_of(candidates, "ModBE", int(choice.chosen), verdict, alarms, certificate)
 
@@ -124,6 +127,21 @@ def modbe(
 ) -> Selection:
     """ModBE over nested classes, smallest first, with any base learner `fit` (None: fitted Q iteration)."""
     return ModBE(config).select(fit_candidates(classes, fit, data, key=key, seed=seed))
+
+
+def optimisation_noise(candidates: Candidates, found: Comparisons, accepted: int) -> Alarm | None:
+    """Whether a class up to `accepted`, fitted to its own target again, changes its loss by more than two se."""
+    said = []
+    for k, chosen in enumerate(candidates.classes[: accepted + 1]):
+        if chosen.n_params(candidates.data.num_actions) is None:
+            change, se = found.small[:, k] - found.large[:, k, k], found.se[:, k, k]
+            worst = int(np.argmax(np.abs(change) - 2 * se))
+            if abs(change[worst]) > 2 * se[worst]:
+                said.append(f"{chosen.name} by {-float(change[worst]):.3g} (se {float(se[worst]):.2g})")
+    if not said:
+        return None
+    message = f"more training on its own targets changes the loss of {', '.join(said)}; "
+    return Alarm("optimisation noise", message + "the tests measure training, not the class; train longer")
 
 
 def certificate_of(candidates: Candidates, found: Comparisons, choice: Choice) -> Certificate:

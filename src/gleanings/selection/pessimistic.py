@@ -60,6 +60,11 @@ class BanditClass(eqx.Module):
     def name(self) -> str:
         """A short name, unique among the candidates."""
 
+    @property
+    def certifies(self) -> bool:
+        """Whether its widths may support a certified choice: the features were not learned from the rewards."""
+        return True
+
     @abc.abstractmethod
     def fit(self, log: BanditLog, ridge: float) -> "LinearFit":
         """The ridge solution on all rows of `log`, with penalty `ridge` on the sum over rows."""
@@ -123,17 +128,22 @@ class HeadLinear(BanditClass):
 
     def fit(self, log: BanditLog, ridge: float) -> LinearFit:
         """One solve of size d for each action, which is one of size A d."""
-        phi, solved = self.features(log.context), []
-        for a in range(log.num_actions):
-            rows = log.action == a
-            solved.append(_solve(phi[rows], log.reward[rows], ridge, len(log)))
+        return fit_heads(self.features, log, ridge)
 
-        def predict(context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            phi = self.features(context)
-            values = np.stack([phi @ theta for _, theta in solved], 1)
-            return values, np.stack([_width(factor, phi) for factor, _ in solved], 1)
 
-        return _fitted(predict, log, self.dim * log.num_actions)
+def fit_heads(features: Callable[[np.ndarray], np.ndarray], log: BanditLog, ridge: float) -> LinearFit:
+    """Ridge regression for each action on features(context), [B, C] -> [B, d]; one solve of size d an action."""
+    phi, solved = features(log.context), []
+    for a in range(log.num_actions):
+        rows = log.action == a
+        solved.append(_solve(phi[rows], log.reward[rows], ridge, len(log)))
+
+    def predict(context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        phi = features(context)
+        values = np.stack([phi @ theta for _, theta in solved], 1)
+        return values, np.stack([_width(factor, phi) for factor, _ in solved], 1)
+
+    return _fitted(predict, log, phi.shape[1] * log.num_actions)
 
 
 def _solve(

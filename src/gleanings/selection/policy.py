@@ -9,9 +9,10 @@ from gleanings.core.errors import ConfigError
 from gleanings.selection.alarm import Alarm
 from gleanings.selection.bandit import BanditLog
 from gleanings.selection.bandit_rules import Auto, BanditCandidates, BanditRule, fold_of
+from gleanings.selection.networks import mlp_heads
 from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, Estimate, Estimator
 from gleanings.selection.overlap import overlap
-from gleanings.selection.pessimistic import PRACTICAL, BanditClass, HeadLinear, Pessimism, heads
+from gleanings.selection.pessimistic import PRACTICAL, BanditClass, Pessimism, heads
 from gleanings.selection.selection import Selection
 
 ESTIMATORS: dict[str, Estimator] = {"DR": DR(), "SNDR": SNDR(), "IPS": IPS(), "SNIPS": SNIPS(), "DM": DM()}
@@ -50,23 +51,30 @@ def select_policy(
     return replace(found, verdict=_spoilt(found)) if any(a.name in _SPOILS for a in alarms) else found
 
 
-def parse_classes(given: Sequence[str], log: BanditLog) -> list[HeadLinear]:
-    """Classes from words such as `constant`, `linear:5,10,all`: weights for each action on the first context columns.
+def parse_classes(given: Sequence[str], log: BanditLog) -> list[BanditClass]:
+    """Classes from words such as `constant`, `linear:5,10,all`, `mlp:16,64`, the smaller before the larger.
 
-    ConfigError: another word, or more columns than there are.
+    Linear ones have weights for each action on the first context columns; numbers after mlp are widths. ConfigError:
+    another word, more columns than there are, or sizes that do not increase.
     """
-    columns, sizes = log.context.shape[1], []
+    columns, sizes, widths = log.context.shape[1], [], []
     for word in given:
         kind, _, arguments = word.partition(":")
-        if word == "constant":
+        if kind == "mlp" and arguments:
+            widths += [_width(argument, word) for argument in arguments.split(",")]
+        elif widths:
+            raise ConfigError(f"{word} after a network, which contains it; put smaller classes first")
+        elif word == "constant":
             sizes.append(1)
         elif kind == "linear" and arguments:
             sizes += [1 + _columns(argument, columns, word) for argument in arguments.split(",")]
         else:
             raise ConfigError(
-                f"unknown class {word!r}; use constant, or linear: with numbers of columns, as linear:5,all"
+                f"unknown class {word!r}; use constant, linear: with numbers of columns, as linear:5,all, or mlp: with "
+                "widths, as mlp:16,64"
             )
-    return heads(tuple(sizes))
+    linear = heads(tuple(sizes)) if sizes or not widths else []
+    return [*linear, *(mlp_heads(widths) if widths else [])]
 
 
 def _columns(argument: str, columns: int, word: str) -> int:
@@ -74,6 +82,12 @@ def _columns(argument: str, columns: int, word: str) -> int:
         return columns
     if not argument.isdigit() or not 1 <= int(argument) <= columns:
         raise ConfigError(f"{word}: {argument!r} is not a number of columns from 1 to {columns}, or all")
+    return int(argument)
+
+
+def _width(argument: str, word: str) -> int:
+    if not argument.isdigit() or int(argument) < 1:
+        raise ConfigError(f"{word}: {argument!r} is not a width; use a whole number from 1")
     return int(argument)
 
 
