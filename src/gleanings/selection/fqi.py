@@ -108,6 +108,7 @@ def _iterate(
         # A class that can go on from the last sweep does so; stages have targets of their own.
         warm = None if staged or later is None else getattr(model_class, "sweep_from", None)
         regress = model_class.regress if warm is None else partial(warm, later)
-        later = regress(observation, action, y, num_actions=data.num_actions, key=own)
-        fits.append(later)
+        fitted = regress(observation, action, y, num_actions=data.num_actions, key=own)
+        fits.append(fitted)
+        later = fitted
     return fits[::-1] if staged else fits[-1:]

@@ -24,6 +24,7 @@ from gleanings.selection.classes import AnyArray, FunctionClass, Identity, Linea
 from gleanings.selection.pessimistic import BanditClass, LinearFit, fit_heads
 
 _BATCH, _HELD_OUT, _CHECK_EVERY, _LEAST_BUCKET = 256, 10, 10, 256
+_RIDGE = 1e-3  # that of the linear classes
 
 
 class Weights(NamedTuple):
@@ -62,6 +63,7 @@ class Net(eqx.Module):
 class Mlp(FunctionClass):
     """Networks with two hidden layers of `width` units, trained by Adam on batches of 256 rows.
 
+    The linear part is first solved for by ridge regression on what the start leaves over, then everything is trained.
     steps: of one regression, a multiple of 10. sweep_steps: of each sweep of fitted Q iteration but the first, which
     goes on from the sweep before. rate: the first learning rate; it falls to zero along a cosine. A tenth of the rows
     is held out, and the weights that fit it best are kept. ConfigError: a width below 1, or other numbers of steps.
@@ -139,7 +141,8 @@ class Mlp(FunctionClass):
         more = (1 << max(n - 1, _LEAST_BUCKET - 1).bit_length()) - n
         x = np.pad(np.asarray(observation, np.float32), ((0, more), (0, 0)))
         a, y = np.pad(np.asarray(action, np.int32), (0, more)), np.pad(np.asarray(target, np.float32), (0, more))
-        return _fit(widen(start, self.width, widen_key), x, a, y, np.int32(n), train_key, steps, np.float32(self.rate))
+        draws = _draw(np.int32(n), train_key, len(y), steps)
+        return _fit(widen(start, self.width, widen_key), x, a, y, np.int32(n), draws, np.float32(self.rate))
 
 
 def mlp(widths: Sequence[int], steps: int = 1000, sweep_steps: int = 50, rate: float = 3e-3) -> list[Mlp]:
@@ -159,11 +162,13 @@ def widen(q: Net | LinearQ, width: int, key: Array) -> Net:
         q = _linear_net(q, jnp.zeros(columns), jnp.ones(columns))
     if width < q.width:
         raise ConfigError(f"a network of width {q.width} cannot be widened to {width}")
+    if width == q.width:
+        return q
     old, new = q.weights, width - q.width
     columns = old.first.shape[1]
     first_key, bias_key, second_key = jax.random.split(key, 3)
     first = math.sqrt(2 / max(columns, 1)) * jax.random.normal(first_key, (new, columns))
-    second = math.sqrt(2 / width) * jax.random.normal(second_key, (new, width)) if new else jnp.zeros((0, width))
+    second = math.sqrt(2 / width) * jax.random.normal(second_key, (new, width))
     weights = Weights(
         bias=old.bias,
         linear=old.linear,
@@ -238,8 +243,9 @@ def _net_of(q: Q, observation: Any) -> Net | None:
 def _linear_net(q: LinearQ, mean: Array, scale: Array) -> Net:
     """A linear q on the leading columns as a network without hidden units."""
     raw = jnp.pad(q.weights[:, 1:], ((0, 0), (0, len(mean) - q.weights.shape[1] + 1)))
-    nothing = (jnp.zeros(shape) for shape in _shapes(*raw.shape, 0)[2:])
-    return Net(mean, scale, Weights(q.weights[:, 0] + raw @ mean, raw * scale, *nothing))
+    hidden = (jnp.zeros(shape) for shape in _shapes(*raw.shape, 0)[2:])
+    bias = q.weights[:, 0] + raw @ mean
+    return Net(mean, scale, Weights(*(bias, raw * scale, *hidden)))
 
 
 def _hidden(w: Weights, x: Array) -> Array:
@@ -260,29 +266,55 @@ def _in_units(w: Weights, centre: Array, spread: Array) -> Weights:
     return w._replace(bias=(w.bias - centre) / spread, linear=w.linear / spread, out=w.out / spread)
 
 
-@functools.partial(jax.jit, static_argnames="steps")
-def _fit(net: Net, x: Array, action: Array, y: Array, n: Array, key: Array, steps: int, rate: Array) -> Net:
-    """Train on the first n rows. Steps are taken in units of the target's spread, after the mean error is removed."""
-    x, real = (x - net.mean) / net.scale, jnp.arange(len(y)) < n
+class _Draws(NamedTuple):
+    """Rows of every batch, in chunks between checks; rows held out, and their weights, zero for padding."""
+
+    batches: Int[Array, "C S R"]
+    unseen: Int[Array, " K"]
+    judges: Float[Array, " K"]
+
+
+@functools.partial(jax.jit, static_argnames=("size", "steps"))
+def _draw(n: Array, key: Array, size: int, steps: int) -> _Draws:
+    """Hold out a tenth of the first n rows, and draw batches from the others."""
+    order_key, batch_key = jax.random.split(key)
+    held = jnp.maximum(n // _HELD_OUT, 1)
+    order = jnp.argsort(jnp.where(jnp.arange(size) < n, jax.random.uniform(order_key, (size,)), 2.0))
+    unseen = order[: -(-size // _HELD_OUT)]
+    shape = (steps // _CHECK_EVERY, _CHECK_EVERY, _BATCH)
+    batches = order[jax.random.randint(batch_key, shape, held, n)]
+    return _Draws(batches, unseen, (jnp.arange(len(unseen)) < held) / held)
+
+
+@jax.jit
+def _fit(net: Net, x: Array, action: Array, y: Array, n: Array, draws: _Draws, rate: Array) -> Net:
+    """Train on the first n rows, in units of the target's spread: first the linear part by itself, then everything."""
+    x, real = (x - net.mean) / net.scale, (jnp.arange(len(y)) < n).astype(x.dtype)
     centre = (y * real).sum() / n
     spread = jnp.sqrt((real * (y - centre) ** 2).sum() / n)
     spread = jnp.where(spread > 0, spread, 1)
     z = (y - centre) / spread
-    w = _in_units(net.weights, centre, spread)
-    w = w._replace(bias=w.bias + (real * (z - _at(w, x, action))).sum() / n)
-    w = _adam(w, x, action, z, n, key, steps, rate)
+    seen = real.at[draws.unseen].multiply(draws.judges == 0)
+    w = _solve_linear(_in_units(net.weights, centre, spread), x, action, z, seen)
+    w = _adam(w, x, action, z, draws, rate)
     return Net(net.mean, net.scale, _in_units(w, -centre / spread, 1 / spread))
 
 
-def _adam(w: Weights, x: Array, action: Array, z: Array, n: Array, key: Array, steps: int, rate: Array) -> Weights:
-    """The weights, of those after every tenth step and those given, that fit the held-out tenth of the rows best."""
-    order_key, batch_key = jax.random.split(key)
-    size, held = len(z), jnp.maximum(n // _HELD_OUT, 1)
-    order = jnp.argsort(jnp.where(jnp.arange(size) < n, jax.random.uniform(order_key, (size,)), 2.0))
-    unseen = order[: -(-size // _HELD_OUT)]
-    judges = (jnp.arange(len(unseen)) < held) / held
-    adam = optax.adam(optax.cosine_decay_schedule(1.0, steps))
-    batches = order[jax.random.randint(batch_key, (steps // _CHECK_EVERY, _CHECK_EVERY, _BATCH), held, n)]
+def _solve_linear(w: Weights, x: Array, action: Array, z: Array, seen: Array) -> Weights:
+    """Add the mean of the remaining error, then the ridge solution for the rest of it, to each action's linear part."""
+    w = w._replace(bias=w.bias + (seen * (z - _at(w, x, action))).sum() / seen.sum())
+    phi = jnp.concatenate([jnp.ones_like(x[:, :1]), x], 1)
+    chosen = jax.nn.one_hot(action, len(w.bias), dtype=x.dtype) * seen[:, None]
+    gram = jnp.einsum("na,ni,nj->aij", chosen, phi, phi, optimize="optimal")
+    gram = gram + _RIDGE * seen.sum() * jnp.eye(phi.shape[1])
+    right = jnp.einsum("na,ni->ai", chosen * (z - _at(w, x, action))[:, None], phi)
+    change = jnp.linalg.solve(gram, right[..., None])[..., 0]
+    return w._replace(bias=w.bias + change[:, 0], linear=w.linear + change[:, 1:])
+
+
+def _adam(w: Weights, x: Array, action: Array, z: Array, draws: _Draws, rate: Array) -> Weights:
+    """The weights, of those after every tenth step and those given, that fit the held-out rows best."""
+    adam = optax.adam(optax.cosine_decay_schedule(1.0, math.prod(draws.batches.shape[:2])))
 
     def loss(w: Weights, rows: Array) -> Array:
         return jnp.square(_at(w, x[rows], action[rows]) - z[rows]).mean()
@@ -293,7 +325,8 @@ def _adam(w: Weights, x: Array, action: Array, z: Array, n: Array, key: Array, s
         return (jax.tree.map(lambda p, c: p + rate * c, w, change), state), None
 
     def held_out(w: Weights) -> Array:
-        return (judges * jnp.square(_at(w, x[unseen], action[unseen]) - z[unseen])).sum()
+        rows = draws.unseen
+        return (draws.judges * jnp.square(_at(w, x[rows], action[rows]) - z[rows])).sum()
 
     def check(carry: tuple[Any, Weights, Array], rows: Array) -> tuple[tuple[Any, Weights, Array], None]:
         now, best, least = carry
@@ -302,7 +335,7 @@ def _adam(w: Weights, x: Array, action: Array, z: Array, n: Array, key: Array, s
         best = jax.tree.map(lambda new, old: jnp.where(error < least, new, old), now[0], best)
         return (now, best, jnp.minimum(error, least)), None
 
-    return jax.lax.scan(check, ((w, adam.init(w)), w, held_out(w)), batches)[0][1]
+    return jax.lax.scan(check, ((w, adam.init(w)), w, held_out(w)), draws.batches)[0][1]
 
 
 def _at(w: Weights, x: Array, action: Array) -> Array:

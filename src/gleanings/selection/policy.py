@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def select_policy(
     return replace(found, verdict=_spoilt(found)) if any(a.name in _SPOILS for a in alarms) else found
 
 
-def parse_classes(given: Sequence[str], log: BanditLog) -> list[BanditClass]:
+def parse_classes(given: Sequence[str], log: BanditLog) -> list[Any]:
     """Classes from words such as `constant`, `linear:5,10,all`, `mlp:16,64`, the smaller before the larger.
 
     Linear ones have weights for each action on the first context columns; numbers after mlp are widths. ConfigError:
