@@ -8,6 +8,7 @@ from gleanings.core.report import Report
 from gleanings.core.study import Cost, Evidence, StudyConfig, run_study
 from gleanings.studies import _batch_judge, _modbe_judge, modbe
 from gleanings.studies._batch_trials import BEST, RULES, trials
+from gleanings.studies._modbe_networks import NETWORK_RULES, STARTS, merge, network_trials
 from gleanings.studies._modbe_trials import CARTPOLE_RULES, Cell, cartpole_trials
 from gleanings.studies._modbe_trials import RULES as MODBE_RULES
 from gleanings.studies._modbe_trials import trials as modbe_trials
@@ -105,6 +106,13 @@ def test_the_rule_of_batch_policy_selection(changes, pair, label):
     assert _batch_judge.judge(made_up_batch(changes, pair=pair)).checks[3].holds is (pair == 0.5)
 
 
+def made_up_networks() -> dict:
+    tests = {"choice": [0, 1], "noise": [True, False], "worse": [0.0, 0.5], "least": [-0.25, 0.5]}
+    steps = {name: [100.0, 150.0] for name in (*NETWORK_RULES, "mlp[2]", "best")}
+    both = dict.fromkeys(STARTS, tests)
+    return {"cartpole": {"steps": steps, "tests": both}, "complete": {"tests": both}}
+
+
 @pytest.mark.parametrize(("study", "made_up"), [(MODBE, made_up_modbe), (BATCH, made_up_batch)])
 def test_reports_render_made_up_evidence(study, made_up, tmp_path):
     found = made_up()
@@ -112,13 +120,14 @@ def test_reports_render_made_up_evidence(study, made_up, tmp_path):
         steps = {rule: [100.0, 120.0, 90.0] for rule in CARTPOLE_RULES}
         cell = {"steps": steps, "blind": [True, False, True], "failures": [3, 4, 5]}
         found.values["cartpole"] = {"n1000": cell, "n4000": cell}
+        found.values["networks"] = made_up_networks()
     report = Report("title")
     study.render(found, study.decide(found), report)
     text = report.save(tmp_path / "report.html").read_text()
     assert "nan" not in text.lower().replace("nano", "")
     assert study.thumbnail(found).lstrip().startswith("<svg")
     if study is MODBE:
-        assert text.index("Where ModBE loses") < text.index("The variance trap")
+        assert text.index("Where ModBE loses") < text.index("Networks") < text.index("The variance trap")
 
 
 @pytest.mark.parametrize("study", [MODBE, BATCH], ids=lambda s: s.name)
@@ -147,6 +156,27 @@ def test_cartpole_returns_are_steps_and_the_best_is_best():
     assert ((steps >= 1) & (steps <= 200)).all()
     assert (np.array(found["steps"]["best"]) >= steps).all()
     assert len(found["blind"]) == len(found["failures"]) == 2
+
+
+@pytest.mark.slow
+def test_a_trial_of_networks_has_an_entry_for_each_rule_class_and_start():
+    found = network_trials([7], rows=300, widths=(2, 4))
+    steps = {name: x[0] for name, x in found["cartpole"]["steps"].items()}
+    assert set(steps) == {*NETWORK_RULES, "mlp[2]", "mlp[4]", "best"}
+    assert all(1 <= x <= 200 for x in steps.values())
+    assert steps["best"] == max(steps.values())
+    assert steps["largest"] == steps["mlp[4]"]
+    twice = merge([found, network_trials([7], rows=300, widths=(2, 4))])
+    for name, x in twice["cartpole"]["steps"].items():
+        assert x == [steps[name]] * 2
+
+
+def test_pieces_of_networks_are_put_together_in_their_order():
+    one, other = made_up_networks(), made_up_networks()
+    other["complete"]["tests"] = {name: {key: [9] for key in x} for name, x in other["complete"]["tests"].items()}
+    both = merge([one, other])
+    assert both["complete"]["tests"]["fresh"]["choice"] == [0, 1, 9]
+    assert both["cartpole"]["steps"]["best"] == [100.0, 150.0] * 2
 
 
 def test_controls_are_those_of_the_protocol():

@@ -38,6 +38,7 @@ from gleanings.selection.mdp_rules import (
     modbe,
 )
 from gleanings.selection.modbe import ModBEConfig
+from gleanings.selection.networks import Mlp, MlpHead, mlp, mlp_heads, widen
 from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, DRos, Estimate, SwitchDR
 from gleanings.selection.overlap import Overlap, overlap
 from gleanings.selection.pessimistic import BanditClass, HeadLinear, JointLinear, Pessimism, heads
@@ -74,6 +75,8 @@ __all__ = [
     "Largest",
     "LargestClass",
     "MeanMaxQ",
+    "Mlp",
+    "MlpHead",
     "ModBE",
     "ModBEConfig",
     "Overlap",
@@ -100,6 +103,8 @@ __all__ = [
     "heads",
     "impossible_pair",
     "mixing_bandit",
+    "mlp",
+    "mlp_heads",
     "modbe",
     "nested_bandit",
     "overlap",
@@ -110,4 +115,5 @@ __all__ = [
     "select_policy",
     "slope",
     "variance_trap",
+    "widen",
 ]

@@ -18,9 +18,17 @@ from jaxtyping import Float, Int
 from gleanings.core.errors import ConfigError
 from gleanings.selection.alarm import Alarm
 from gleanings.selection.bandit import BanditLog
-from gleanings.selection.classes import AnyArray, Q
+from gleanings.selection.classes import Q
 from gleanings.selection.ope import DR, Estimator
-from gleanings.selection.pessimistic import PRACTICAL, BanditClass, LinearFit, Pessimism, at_actions
+from gleanings.selection.pessimistic import (
+    PRACTICAL,
+    BanditClass,
+    Highest,
+    LinearFit,
+    LowerBound,
+    Pessimism,
+    at_actions,
+)
 from gleanings.selection.selection import Label, Selection
 
 _UNCOVERED, _UNCOVERED_SHARE = 5.0, 0.01
@@ -50,10 +58,13 @@ class BanditCandidates:
         sigma = self.fits[-1].sigma(n) if sigma is None else sigma
         return [self.pessimism.beta(fit.dimension, n, count, sigma) for fit in self.fits]
 
+    def bound(self, k: int) -> LowerBound:
+        """Lower bounds of class k, a function of the context."""
+        return LowerBound(self.fits[k].model, self.betas[k])
+
     def lower(self, k: int, context: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B A"]:
-        """Lower bounds of class k."""
-        values, widths = self.fits[k].predict(context)
-        return values - self.betas[k] * widths
+        """Lower bounds of class k at these contexts."""
+        return self.bound(k)(context)
 
     @cached_property
     def losses(self) -> Float[np.ndarray, "M N"]:
@@ -93,9 +104,7 @@ class ComplexityCoverage(BanditRule):
     """
 
     def _select(self, candidates: BanditCandidates) -> Selection:
-        def best(context: AnyArray) -> np.ndarray:
-            return np.max([candidates.lower(k, np.asarray(context)) for k in range(len(candidates.classes))], 0)
-
+        best = Highest(tuple(candidates.bound(k) for k in range(len(candidates.classes))))
         return selection_of(candidates, "ComplexityCoverage", None, "uncertified", q=best)
 
 
@@ -285,11 +294,10 @@ def selection_of(
 ) -> Selection:
     """The selection of class `index`, or of a mixture whose value function is `q`."""
     name = "mixture" if index is None else candidates.classes[index].name
-
-    def own(x: AnyArray) -> np.ndarray:
-        k, context = index or 0, np.asarray(x)
-        return candidates.lower(k, context) if pessimistic else candidates.fits[k].values(context)
-
+    if verdict == "certified" and index is not None and not candidates.classes[index].certifies:
+        message = f"the features of {name} come from the same rewards, so that its bounds are too narrow to certify it"
+        verdict, alarms = "uncertified", (*alarms, Alarm("learned features", message))
+    own = candidates.bound(index or 0) if pessimistic else LowerBound(candidates.fits[index or 0].model, 0.0)
     sizes = (len(candidates.classes), candidates.log.num_actions)
     return Selection(index, name, rule, verdict, *sizes, alarms, q=(own if q is None else q,))
 

@@ -1,7 +1,7 @@
 """The classes fitted on training rows, lazily and once for all rules, and compared on validation rows."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -91,11 +91,14 @@ class Candidates:
         data, last = self.data, len(self.classes) - 1
         rows = data.at(stage)
         train, valid = self.split.train[rows], self.split.valid[rows]
+        f = self.fits(k)[stage]
         small, y = self.at_actions(k, stage, rows)
         large = np.full((last + 1, len(rows)), np.nan, np.float32)
         large[k] = small
-        for j in range(k + 1, last + 1):
-            large[j] = self._at_actions(self._regress(j, rows[train], y[train], stage), rows)
+        # A class whose fit depends on its training is fitted to its own target again, to see what training adds.
+        again = self.classes[k].n_params(data.num_actions) is None
+        for j in range(k if again else k + 1, last + 1):
+            large[j] = self._at_actions(self._regress(j, rows[train], y[train], stage, f), rows)
         squares, own = (large - y)[:, valid] ** 2, (small - y)[valid] ** 2
         excess = own - squares
         return Comparisons(
@@ -107,10 +110,13 @@ class Candidates:
             rows=np.asarray(valid.sum(), np.float32),
         )
 
-    def _regress(self, j: int, rows: np.ndarray, y: np.ndarray, stage: int) -> Q:
+    def _regress(self, j: int, rows: np.ndarray, y: np.ndarray, stage: int, f: Q) -> Q:
+        """Class j fitted to y, starting from the smaller class's f where it can."""
         key = jax.random.fold_in(jax.random.fold_in(self._key, len(self.classes) + j), stage)
         observation, action = self.data.observation[rows], self.data.action[rows]
-        return self.classes[j].regress(observation, action, y, num_actions=self.data.num_actions, key=key)
+        warm = getattr(self.classes[j], "regress_from", None)
+        regress = self.classes[j].regress if warm is None else partial(warm, f)
+        return regress(observation, action, y, num_actions=self.data.num_actions, key=key)
 
     def _at_actions(self, q: Q, rows: np.ndarray) -> Float[np.ndarray, " n"]:
         values = values_of(q, self.data.observation[rows], self.data.num_actions)

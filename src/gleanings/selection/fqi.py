@@ -1,6 +1,7 @@
 """Fitted Q iteration and evaluation in any function class: backwards over stages, or in sweeps with a discount."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -104,6 +105,10 @@ def _iterate(
         y = backup(data, rows, later, next_value, stage + 1 if staged else 0, bounds)
         observation, action = data.observation[rows], data.action[rows]
         key, own = jax.random.split(key)
-        later = model_class.regress(observation, action, y, num_actions=data.num_actions, key=own)
-        fits.append(later)
+        # A class that can go on from the last sweep does so; stages have targets of their own.
+        warm = None if staged or later is None else getattr(model_class, "sweep_from", None)
+        regress = model_class.regress if warm is None else partial(warm, later)
+        fitted = regress(observation, action, y, num_actions=data.num_actions, key=own)
+        fits.append(fitted)
+        later = fitted
     return fits[::-1] if staged else fits[-1:]

@@ -33,6 +33,9 @@ class ModBE(Rule):
         found, choice = self._compare(candidates, config, n_params)
         index = int(choice.chosen)
         verdict, alarms = _judge(candidates, found, choice)
+        noise = optimisation_noise(candidates, found, int(np.argmin(choice.rejected)))
+        if noise:
+            verdict, alarms = "uncertified", (*alarms, noise)
         certificate = certificate_of(candidates, found, choice)
         selected = selection_of(candidates, "ModBE", index, verdict, (*alarms, *_crowded(candidates)), certificate)
         return replace(selected, q=tuple(candidates.refit(index))) if config.refit else selected
@@ -240,6 +243,21 @@ def _evidence(candidates: Candidates) -> bool:
     """Whether ModBE's tests reject the smallest class."""
     config, n_params = _resolved(DEFAULT, candidates)
     return bool(choose_by_modbe(candidates.comparisons(1), n_params, config).rejected[0])
+
+
+def optimisation_noise(candidates: Candidates, found: Comparisons, accepted: int) -> Alarm | None:
+    """Whether a class up to `accepted`, fitted to its own target again, changes its loss by more than two se."""
+    said = []
+    for k, chosen in enumerate(candidates.classes[: accepted + 1]):
+        if chosen.n_params(candidates.data.num_actions) is None:
+            change, se = found.small[:, k] - found.large[:, k, k], found.se[:, k, k]
+            worst = int(np.argmax(np.abs(change) - 2 * se))
+            if abs(change[worst]) > 2 * se[worst]:
+                said.append(f"{chosen.name} by {-float(change[worst]):.3g} (se {float(se[worst]):.2g})")
+    if not said:
+        return None
+    message = f"more training on its own targets changes the loss of {', '.join(said)}; "
+    return Alarm("optimisation noise", message + "the tests measure training, not the class; train longer")
 
 
 def certificate_of(candidates: Candidates, found: Comparisons, choice: Choice) -> Certificate:

@@ -18,7 +18,7 @@ from scipy import linalg
 
 from gleanings.core.errors import ConfigError
 from gleanings.selection.bandit import BanditLog
-from gleanings.selection.classes import FeatureMap, Identity
+from gleanings.selection.classes import AnyArray, FeatureMap, Identity
 
 Joint = Callable[[np.ndarray], np.ndarray]
 _BLOCK = 1 << 14  # rows predicted at once, so that what lies between stays small
@@ -62,6 +62,11 @@ class BanditClass(eqx.Module):
     def name(self) -> str:
         """A short name, unique among the candidates."""
 
+    @property
+    def certifies(self) -> bool:
+        """Whether its widths may support a certified choice: the features were not learned from the rewards."""
+        return True
+
     @abc.abstractmethod
     def fit(self, log: BanditLog, ridge: float) -> "LinearFit":
         """The ridge solution on all rows of `log`, with penalty `ridge` on the sum over rows."""
@@ -76,17 +81,83 @@ class BanditClass(eqx.Module):
         return values
 
 
+class HeadModel(eqx.Module):
+    """Weights theta [A, d] for each action on the first d features of the context, and inverse factors of V."""
+
+    map: FeatureMap
+    theta: Float[np.ndarray, "A d"]
+    whiten: Float[np.ndarray, "A d d"]
+
+    def values(self, context: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B A"]:
+        """Predicted rewards."""
+        return self._by_action(context, lambda a, phi: phi @ self.theta[a])
+
+    def widths(self, context: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B A"]:
+        """|phi|_{V^-1}."""
+        return self._by_action(context, lambda a, phi: _norm(phi @ self.whiten[a].T))
+
+    def _by_action(self, context: np.ndarray, column: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+        actions, dim = self.theta.shape
+        out = np.empty((len(context), actions))
+        for start in range(0, len(context), _BLOCK):
+            phi = leading_features(self.map, dim, context[start : start + _BLOCK])
+            for a in range(actions):
+                out[start : start + _BLOCK, a] = column(a, phi)
+        return out
+
+
+class JointModel(eqx.Module):
+    """Weights theta [d] on features [B, A, d] of context and action, and the inverse factor of V."""
+
+    features: Joint = eqx.field(static=True)
+    theta: Float[np.ndarray, " d"]
+    whiten: Float[np.ndarray, "d d"]
+
+    def values(self, context: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B A"]:
+        """Predicted rewards."""
+        return np.asarray(self.features(context), float) @ self.theta
+
+    def widths(self, context: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B A"]:
+        """|phi|_{V^-1}."""
+        return _norm(np.asarray(self.features(context), float) @ self.whiten.T)
+
+
+class LowerBound(eqx.Module):
+    """values - beta * widths of a model [B, A]; its values alone where beta is 0."""
+
+    model: HeadModel | JointModel
+    beta: float = eqx.field(static=True)
+
+    def __call__(self, context: AnyArray) -> Float[np.ndarray, "B A"]:
+        context = np.asarray(context)
+        values = self.model.values(context)
+        return values - self.beta * self.model.widths(context) if self.beta else values
+
+
+class Highest(eqx.Module):
+    """The largest of several lower bounds at each context and action."""
+
+    members: tuple[LowerBound, ...]
+
+    def __call__(self, context: AnyArray) -> Float[np.ndarray, "B A"]:
+        return np.max([member(context) for member in self.members], 0)
+
+
 class LinearFit(NamedTuple):
-    """A fitted model: `values(context)` and `widths(context)` are [B, A].
+    """A fitted model. dimension: d. residual: sum of squared residuals. degrees: trace of the hat matrix."""
 
-    dimension: d. residual: sum of squared residuals. degrees: trace of the hat matrix.
-    """
-
-    values: Callable[[np.ndarray], np.ndarray]
-    widths: Callable[[np.ndarray], np.ndarray]
+    model: HeadModel | JointModel
     dimension: int
     residual: float
     degrees: float
+
+    def values(self, context: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B A"]:
+        """Predicted rewards."""
+        return self.model.values(context)
+
+    def widths(self, context: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B A"]:
+        """Confidence widths, to be multiplied by beta."""
+        return self.model.widths(context)
 
     def predict(self, context: Float[np.ndarray, "B C"]) -> tuple[Float[np.ndarray, "B A"], Float[np.ndarray, "B A"]]:
         """Values and widths."""
@@ -114,13 +185,7 @@ class JointLinear(BanditClass):
         if phi.shape[:2] != (len(log), log.num_actions):
             raise ConfigError(f"class {self.name}: features of shape {phi.shape}; expected [{len(log)}, A, d]")
         own = _fit_head(phi[np.arange(len(log)), log.action], log.reward, ridge, len(log))
-        return LinearFit(
-            lambda context: np.asarray(self.features(context), float) @ own.theta,
-            lambda context: own.width(np.asarray(self.features(context), float)),
-            phi.shape[-1],
-            own.residual,
-            own.degrees,
-        )
+        return LinearFit(JointModel(self.features, own.theta, own.whiten), phi.shape[-1], own.residual, own.degrees)
 
 
 class HeadLinear(BanditClass):
@@ -135,41 +200,16 @@ class HeadLinear(BanditClass):
         """`title`, or else `constant`, or the number of columns, such as linear[5]."""
         return self.title or ("constant" if self.dim == 1 else f"linear[{self.dim - 1}]")
 
-    def features(self, context: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B d"]:
-        """The leading features; columns of the context keep their precision."""
-        if isinstance(self.map, Identity):
-            return np.concatenate([np.ones((len(context), 1)), context[:, : self.dim - 1]], 1)
-        return np.asarray(self.map(context), float)[:, : self.dim]
-
     def fit(self, log: BanditLog, ridge: float) -> LinearFit:
         """One solve of size d for each action, which is one of size A d."""
-        found = []
-        for a in range(log.num_actions):
-            rows = np.flatnonzero(log.action == a)
-            found.append(_fit_head(self.features(log.context[rows]), log.reward[rows], ridge, len(log)))
-
-        def by_action(context: np.ndarray, column: Callable[[_Head, np.ndarray], np.ndarray]) -> np.ndarray:
-            out = np.empty((len(context), len(found)))
-            for start in range(0, len(context), _BLOCK):
-                phi = self.features(context[start : start + _BLOCK])
-                for a, head in enumerate(found):
-                    out[start : start + _BLOCK, a] = column(head, phi)
-            return out
-
-        return LinearFit(
-            lambda context: by_action(context, lambda head, phi: phi @ head.theta),
-            lambda context: by_action(context, _Head.width),
-            self.dim * log.num_actions,
-            sum(head.residual for head in found),
-            sum(head.degrees for head in found),
-        )
+        return fit_heads(self.map, self.dim, log, ridge)
 
     def cross_fitted(self, log: BanditLog, folds: Int[np.ndarray, " N"], ridge: float) -> Float[np.ndarray, " N"]:
         """The same as by refits, from one pass over the rows: sums over the other folds are sums of sums by fold."""
         values, every = np.full(len(log), math.nan), np.unique(folds)
         for a in range(log.num_actions):
             rows = [np.flatnonzero((log.action == a) & (folds == fold)) for fold in every]
-            phi = [self.features(log.context[own]) for own in rows]
+            phi = [leading_features(self.map, self.dim, log.context[own]) for own in rows]
             grams = np.stack([x.T @ x for x in phi])
             sums = np.stack([x.T @ log.reward[own] for x, own in zip(phi, rows, strict=True)])
             for i in np.flatnonzero(every >= 0):
@@ -177,6 +217,25 @@ class HeadLinear(BanditClass):
                 theta = _ridge(grams[rest].sum(0), sums[rest].sum(0), ridge, len(log))[1]
                 values[rows[i]] = phi[i] @ theta
         return values
+
+
+def fit_heads(features: FeatureMap, dim: int, log: BanditLog, ridge: float) -> LinearFit:
+    """Ridge regression for each action on the first `dim` features; one solve of size `dim` an action."""
+    found = []
+    for a in range(log.num_actions):
+        rows = np.flatnonzero(log.action == a)
+        phi = leading_features(features, dim, log.context[rows])
+        found.append(_fit_head(phi, log.reward[rows], ridge, len(log)))
+    model = HeadModel(features, np.stack([head.theta for head in found]), np.stack([head.whiten for head in found]))
+    residual, degrees = sum(head.residual for head in found), sum(head.degrees for head in found)
+    return LinearFit(model, dim * log.num_actions, residual, degrees)
+
+
+def leading_features(features: FeatureMap, dim: int, context: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B d"]:
+    """The first `dim` features in float64; columns of the context keep their precision."""
+    if isinstance(features, Identity):
+        return np.concatenate([np.ones((len(context), 1)), context[:, : dim - 1]], 1)
+    return np.asarray(features(context), float)[:, :dim]
 
 
 class _Head(NamedTuple):
@@ -187,10 +246,9 @@ class _Head(NamedTuple):
     residual: float
     degrees: float
 
-    def width(self, phi: Float[np.ndarray, "*batch d"]) -> Float[np.ndarray, " *batch"]:
-        """|phi|_{V^-1}."""
-        white = phi @ self.whiten.T
-        return np.sqrt(np.einsum("...d,...d->...", white, white))
+
+def _norm(white: Float[np.ndarray, "*batch d"]) -> Float[np.ndarray, " *batch"]:
+    return np.sqrt(np.einsum("...d,...d->...", white, white))
 
 
 def _fit_head(phi: Float[np.ndarray, "n d"], reward: Float[np.ndarray, " n"], ridge: float, rows: int) -> _Head:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from gleanings.core.report import Report, Series, figure_bars, figure_heatmap, figure_line
-from gleanings.core.stats import Interval, bootstrap_ci, paired_difference
+from gleanings.core.stats import Interval, bootstrap_ci, paired_difference, wilson
 from gleanings.core.study import Evidence, Verdict
 from gleanings.studies._modbe_judge import cell_name, regret
+from gleanings.studies._modbe_networks import STARTS
 from gleanings.studies._modbe_trials import CARTPOLE_RULES, DIMS, RULES
 
 _LABELS = {
@@ -16,6 +17,8 @@ _LABELS = {
     "modbe-paired": "ModBE, paired t",
     "modbe-zero": "ModBE, zero tolerance",
     "modbe-guarded": "ModBE, guarded",
+    "modbe-fresh": "ModBE, fresh starts",
+    "regressed": "regressed Bellman",
     "hold-out": "hold-out TD",
     "fqe": "FQE",
     "mean-max": "mean max Q",
@@ -47,6 +50,8 @@ def render(evidence: Evidence, verdict: Verdict, report: Report) -> None:
     values = evidence.values
     if values["cartpole"]:
         _cartpole(values["cartpole"], report)
+    if values.get("networks"):
+        _networks(values["networks"], report)
     report.section("The variance trap", _TRAP)
     report.figure([_against_q(values, n) for n in (min(values["n"]), max(values["n"]))])
     if len(values["n"]) > 1:
@@ -82,6 +87,37 @@ def _cartpole(found: dict[str, Any], report: Report) -> None:
         rows.append([int(name[1:]), *means, float(np.mean(cell["failures"])), f"{np.mean(cell['blind']):.0%}"])
     labels = [_LABELS[rule] for rule in CARTPOLE_RULES]
     report.table(["rows", *labels, "failures in the log", "blind"], rows, "Steps survived; `blind`: share of seeds.")
+
+
+def _networks(found: dict[str, Any], report: Report) -> None:
+    steps = found["cartpole"]["steps"]
+    plain, fresh, best = (_mean(steps[rule]) for rule in ("modbe", "modbe-fresh", "best"))
+    text = (
+        f"With networks and 4000 logged steps ModBE's choice survives {plain} of 200 steps, the best class {best}. A "
+        f"larger class goes on from the smaller class's fit; when it starts afresh, the choice survives {fresh}. The "
+        "alarm 'optimisation noise' says that a class fitted to its own target once more changes its loss by more than "
+        "two standard errors. Where every class is complete, each rejection is false."
+    )
+    report.section("Networks", text)
+    rows = [[_LABELS.get(rule, rule), _mean(values)] for rule, values in steps.items()]
+    report.table(["rule or class", "steps survived"], rows, f"CartPole, {len(steps['best'])} seeds, 4000 rows.")
+    rows = [
+        [problem, {"widened": "the smaller fit", "fresh": "afresh"}[name], *_start_row(found[problem]["tests"][name])]
+        for problem in ("cartpole", "complete")
+        for name in STARTS
+    ]
+    heads = ["problem", "larger classes start", "seeds with a rejection", "alarms", "larger is worse", "least gain"]
+    caption = (
+        "`larger is worse`: share of comparisons in which the larger class loses by more than two standard errors; "
+        "`least gain`: the lowest difference of losses in any seed."
+    )
+    report.table(heads, rows, caption)
+
+
+def _start_row(tests: dict[str, list]) -> list:
+    seeds, least = len(tests["choice"]), min(tests["least"])
+    counts = (sum(index > 0 for index in tests["choice"]), sum(tests["noise"]))
+    return [*(wilson(count, seeds) for count in counts), _mean(tests["worse"]), least]
 
 
 def _against_q(values: dict[str, Any], n: int, thumbnail: bool = False) -> str:
