@@ -23,7 +23,7 @@ from gleanings.selection.prefix import (
     staged_fits,
     staged_values,
 )
-from gleanings.selection.trap import Trap, trap_regret, trap_rows
+from gleanings.selection.trap import Trap, trap_bellman_error, trap_regret, trap_rows
 
 DIMS = (1, 3, 6, 12, 24, 48, 96)
 RIDGE = 1e-3
@@ -47,30 +47,35 @@ class Cell:
 
 
 def trials(cells: Iterable[Cell], seeds: range) -> dict[str, dict[str, Any]]:
-    """By cell: the regret of every rule's choice [seeds], ModBE's and hold-out's choices, and mean delta / zeta."""
+    """By cell: of every rule's choice the regret [seeds] and the mean Bellman error, summed over stages; ModBE's and
+    hold-out's choices; mean delta / zeta.
+    """
     found = {}
     for cell in cells:
         size = next(b for b in _BUCKETS if cell.n <= b)
         keys = jax.vmap(root)(jnp.asarray(seeds))
         shape = Trap(0.0, cell.trap.stages, cell.trap.columns, cell.trap.nuisance, cell.trap.signals, cell.trap.noise)
         result = _run(shape, cell.dims, size, jnp.float32(cell.n), jnp.float32(cell.trap.q), keys)
-        regret, choices, ratio = (np.asarray(x) for x in result)
+        regret, choices, ratio, bellman = (np.asarray(x) for x in result)
         found[cell.name] = {
             "regret": {rule: regret[:, i].tolist() for i, rule in enumerate(RULES)},
             "choice": {rule: choices[:, RULES.index(rule)].tolist() for rule in ("modbe", "hold-out")},
             "ratio": ratio.mean(0).tolist(),
+            "bellman": dict(zip(RULES, bellman.mean(0).tolist(), strict=True)),
         }
     return found
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _run(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, keys: Array) -> tuple[Array, Array, Array]:
+def _run(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, keys: Array) -> tuple[Array, ...]:
     one = functools.partial(_trial, trap, dims, size, n, q)
     return jax.lax.map(one, keys, batch_size=_AT_ONCE)
 
 
-def _trial(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, key: Array) -> tuple[Array, Array, Array]:
-    """Regret and class of each rule's choice, and the largest delta / zeta over stages of each comparison."""
+def _trial(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, key: Array) -> tuple[Array, ...]:
+    """Regret and class of each rule's choice, the largest delta / zeta over stages of each comparison, and the Bellman
+    error of each rule's choice.
+    """
     rows, masks = trap_rows(trap, size, n, q, key), leading(dims)
     factor = factors(rows._replace(features=rows.features[..., : dims[-1]]), _ACTIONS, RIDGE)
     rows = rows._replace(features=rows.features[..., : dims[-1]], next_features=rows.next_features[..., : dims[-1]])
@@ -78,7 +83,8 @@ def _trial(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, key
     found = compare(factor, rows, fits, masks)
     n_params = _ACTIONS * jnp.asarray(dims, jnp.float32)
     padded = jnp.pad(fits.weights, [(0, 0)] * 3 + [(0, trap.columns - dims[-1])])
-    regret = trap_regret(trap, jnp.moveaxis(padded, 0, 1))
+    weights = jnp.moveaxis(padded, 0, 1)
+    regret, bellman = trap_regret(trap, weights), trap_bellman_error(trap, weights, q).sum(-1)
     choice = choose_by_modbe(found, n_params, ModBEConfig())
     chosen = {
         "modbe": choice.chosen,
@@ -93,7 +99,7 @@ def _trial(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, key
     }
     index = jnp.stack([chosen[rule] for rule in RULES])
     zeta = jnp.where(choice.tolerance > 0, choice.tolerance, 1)
-    return regret[index], index, ((choice.excess + choice.tolerance) / zeta).max(0)
+    return regret[index], index, ((choice.excess + choice.tolerance) / zeta).max(0), bellman[index]
 
 
 def cartpole_trials(n: int, seeds: range) -> dict[str, Any]:
