@@ -1,7 +1,7 @@
 """A finite process whose every outcome is enumerated: what comparing squared errors on small targets measures, exactly.
 
-Five states, two actions, three stages; classes are partitions of the states, each refining the one before, with weights
-for each action and cell. A data set that holds every outcome in its exact proportion makes validation means expectations.
+Five states, two actions, three stages; classes are partitions of the states, each refining the one before, with one
+weight an action and cell. A data set that holds every outcome in its exact proportion makes means expectations.
 """
 
 import itertools

@@ -129,8 +129,10 @@ def _bellman(values: dict[str, Any], report: Report) -> None:
             )
             for rule in _SHOWN
         ]
-        labels = {"x_label": "rows a stage, n", "y_label": "Bellman error x n", "title": f"q = {q:g}"}
-        figures.append(figure_line(series, **labels, log="xy", size=(360, 300)))
+        title, label = f"q = {q:g}", "Bellman error x n"
+        figures.append(
+            figure_line(series, x_label="rows a stage", y_label=label, title=title, log="xy", size=(360, 300))
+        )
     report.figure(figures, _BELLMAN)
 
 
