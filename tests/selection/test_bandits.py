@@ -24,9 +24,11 @@ from gleanings.selection.bandit_rules import (
     PolicyValue,
     Slope,
     Smallest,
+    fold_of,
     slope,
 )
 from gleanings.selection.class_words import parse_classes
+from gleanings.selection.ope import IPS
 from gleanings.selection.pessimistic import HeadLinear, JointLinear, Pessimism, heads
 from gleanings.selection.policy import select_policy
 
@@ -216,21 +218,38 @@ def test_a_log_without_the_wanted_action_raises_the_alarm():
         assert found.alarms[0].name == "coverage"
 
 
-def test_a_choice_is_valued_on_rows_it_never_saw():
-    """20 equal classes: the 95 % interval of DR covers the truth, and would not on the rows of the choice."""
-    honest, fooled = 0, 0
-    for seed in range(60):
-        columns = table(300, seed, signal=0.0)
-        found = select_policy(log_of(columns), heads(tuple(range(1, 7))), PolicyValue(), report_fraction=0.5, seed=seed)
-        honest += found.value["IPS"].low <= 0 <= found.value["IPS"].high
-        again = BanditCandidates(heads(tuple(range(1, 7))), log_of(columns), seed=seed)
-        policy = np.eye(3)[again.fits[-1].predict(again.log.context)[0].argmax(1)]
-        from gleanings.selection.ope import IPS
+def column_class(k: int) -> JointLinear:
+    """Weights for each of two arms on 1 and column k."""
 
-        own = IPS()(again.log.reward, again.log.action, again.log.propensity, policy)
+    def features(context: np.ndarray) -> np.ndarray:
+        phi = np.zeros((len(context), 2, 4))
+        phi[:, 0, 0] = phi[:, 1, 2] = 1
+        phi[:, 0, 1] = phi[:, 1, 3] = context[:, k]
+        return phi
+
+    return JointLinear(f"column {k}", features)
+
+
+@pytest.mark.parametrize(
+    ("logs", "least", "most", "seen_at_most"),
+    [(80, 69, 80, 72), pytest.param(1000, 930, 970, 850, marks=pytest.mark.slow)],
+)
+def test_a_choice_is_valued_on_rows_it_never_saw(logs, least, most, seen_at_most):
+    """20 equal classes, rewards that depend on nothing: the 95 % interval covers the truth, which is 0, in 93 to 97 %
+    of 1000 logs; on the rows of the choice it does not.
+    """
+    honest, fooled, classes = 0, 0, [column_class(k) for k in range(20)]
+    for seed in range(logs):
+        rng = np.random.default_rng(seed)
+        x, action, reward = rng.normal(size=(200, 20)), rng.integers(0, 2, 200), rng.normal(size=200)
+        log = BanditLog(x, action, reward, np.full(200, 0.5), ("a", "b"))
+        found = select_policy(log, classes, PolicyValue(IPS()), report_fraction=0.5, seed=seed)
+        honest += found.value["IPS"].low <= 0 <= found.value["IPS"].high
+        seen = log.take(fold_of(log, 2, seed + 1) != 0)
+        own = IPS()(seen.reward, seen.action, np.full(len(seen), 0.5), found.act(seen.context))
         fooled += own.low <= 0 <= own.high
-    assert honest >= 52
-    assert fooled < honest - 10
+    assert least <= honest <= most
+    assert fooled <= seen_at_most
 
 
 def test_classes_from_words():

@@ -30,15 +30,16 @@ def log_of(n: int, seed: int):
     return reward, action, LOGGER[x, action], POLICY[x], MODEL[x]
 
 
+@pytest.mark.parametrize("model", [MODEL, 0 * MODEL, MEANS, 100 * MODEL[::-1]], ids=["random", "zero", "true", "far"])
 @pytest.mark.parametrize("estimator", [IPS(), DR()])
-def test_the_unbiased_ones_are_exact_over_all_outcomes(estimator):
-    """One row a context; all actions and both rewards enumerated with their probabilities."""
+def test_the_unbiased_ones_are_exact_over_all_outcomes(estimator, model):
+    """One row a context; all actions and both rewards enumerated with their probabilities; any reward model."""
     expected = 0.0
     for actions in itertools.product(range(ARMS), repeat=CONTEXTS):
         for rewards in itertools.product((0.0, 1.0), repeat=CONTEXTS):
             x, a, r = np.arange(CONTEXTS), np.array(actions), np.array(rewards)
             chance = np.prod(LOGGER[x, a] * np.where(r == 1, MEANS[x, a], 1 - MEANS[x, a]))
-            expected += chance * estimator(r, a, LOGGER[x, a], POLICY, MODEL).value
+            expected += chance * estimator(r, a, LOGGER[x, a], POLICY, model).value
     assert abs(expected - TRUTH) < 1e-12
 
 
@@ -51,6 +52,8 @@ def test_limits_and_special_cases():
     assert value(DR(), 0 * model) == pytest.approx(value(IPS()), abs=1e-12)
     assert value(SNDR(), 0 * model) == pytest.approx(value(SNIPS()), abs=1e-12)
     assert value(SwitchDR(math.inf)) == pytest.approx(value(DR()), abs=1e-12)
+    assert value(DRos()) == value(SwitchDR()) == value(DR())
+    assert value(DR(0.0)) == pytest.approx(value(DM()), abs=1e-12)
     assert value(SwitchDR(0.0)) == pytest.approx(value(DM()), abs=1e-12)
     assert value(DRos(1e12)) == pytest.approx(value(DR()), abs=1e-6)
     assert value(DRos(0.0)) == pytest.approx(value(DM()), abs=1e-12)

@@ -35,6 +35,7 @@ def made_up_modbe(changes=None, *, seeds=25, noise=0.001, cells=None) -> Evidenc
                 "regret": regret,
                 "choice": choice,
                 "ratio": np.ones((7, 7)).tolist(),
+                "bellman": dict.fromkeys(MODBE_RULES, 1 / n),
             }
     found["c1-n1000"] = found["q1-n4000"] | {"regret": {rule: [0.01] * seeds for rule in MODBE_RULES}}
     values = {"q": [0.2, 1.0], "n": [500, 1000, 4000], "seeds": seeds, "cells": found | (cells or {}), "cartpole": {}}

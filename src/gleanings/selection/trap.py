@@ -68,19 +68,52 @@ def trap_regret(trap: Trap, weights: Float[Array, "*batch H 2 D"]) -> Float[Arra
     The columns that are neither signal nor z add a Gaussian of deviation |delta| on them to the difference of the two
     action values.
     """
-    delta = weights[..., 1, :] - weights[..., 0, :]
-    columns = [column for column, _ in trap.signals]
-    other = np.setdiff1d(np.arange(1, trap.columns), [*columns, _Z])
-    spread = jnp.sqrt((delta[..., other] ** 2).sum(-1))[..., None]
-    states = np.array(list(itertools.product(*[(-1.0, 1.0)] * (len(columns) + 1))), np.float32)
-    signal = states[:, :-1] @ np.array([strength for _, strength in trap.signals], np.float32)
-    first = (np.arange(trap.stages) == 0)[:, None]
-    mean = delta[..., 0, None] + jnp.einsum("...c,sc->...s", delta[..., np.array(columns)], states[:, :-1])
-    mean = mean + delta[..., _Z, None] * jnp.where(first, 0, states[:, -1])
+    states = _signs(trap)
+    mean, spread = _difference(trap, weights, states)
     smooth = jax.scipy.stats.norm.cdf(mean / jnp.where(spread > 0, spread, 1))
     plays_one = jnp.where(spread > 0, smooth, (mean > 0).astype(mean.dtype))
+    signal = states[:, :-1] @ np.array([strength for _, strength in trap.signals], np.float32)
     wrong = jnp.where(signal > 0, 1 - plays_one, plays_one)
     return (2 * jnp.abs(signal) * wrong).mean(-1).sum(-1)
+
+
+def trap_bellman_error(trap: Trap, weights: Float[Array, "*batch H 2 D"], q: Array | float) -> Float[Array, "*batch H"]:
+    """Exact mean of (f_h - T_h f_{h+1})^2 over the log, whose z is +-1 with probability `q` after the first stage.
+
+    The next state depends on nothing, so T_h f_{h+1} is the mean reward plus a constant, and the columns are
+    uncorrelated, so the mean square of a linear function is the sum of its squared weights times their mean squares.
+    """
+    mean, spread = _difference(trap, weights, _signs(trap))
+    safe = jnp.where(spread > 0, spread, 1)
+    normal = jax.scipy.stats.norm
+    gain = mean * normal.cdf(mean / safe) + spread * normal.pdf(mean / safe)
+    best = weights[..., 0, 0] + jnp.where(spread > 0, gain, jnp.maximum(mean, 0)).mean(-1)
+    following = jnp.concatenate([best[..., 1:], jnp.zeros_like(best[..., :1])], -1)
+    reward = np.zeros((2, trap.columns), np.float32)
+    for column, strength in trap.signals:
+        reward[:, column] = -strength, strength
+    reward[:, _Z] = trap.nuisance
+    error = (weights - reward).at[..., 0].add(-following[..., None])
+    squares = jnp.ones((trap.stages, trap.columns)).at[:, _Z].set(jnp.where(jnp.arange(trap.stages) > 0, q, 0.0))
+    return (error**2 * squares[:, None]).sum(-1).mean(-1)
+
+
+def _signs(trap: Trap) -> Float[np.ndarray, "S K"]:
+    """All equally likely values of the signal columns and, last, of z."""
+    return np.array(list(itertools.product(*[(-1.0, 1.0)] * (len(trap.signals) + 1))), np.float32)
+
+
+def _difference(
+    trap: Trap, weights: Float[Array, "*batch H 2 D"], states: Float[np.ndarray, "S K"]
+) -> tuple[Float[Array, "*batch H S"], Float[Array, "*batch H 1"]]:
+    """Mean in each state, and deviation, of f(x, 1) - f(x, 0) under the dynamics; z is 0 at the first stage."""
+    delta = weights[..., 1, :] - weights[..., 0, :]
+    columns = np.array([column for column, _ in trap.signals])
+    other = np.setdiff1d(np.arange(1, trap.columns), [*columns, _Z])
+    spread = jnp.sqrt((delta[..., other] ** 2).sum(-1))[..., None]
+    first = (np.arange(trap.stages) == 0)[:, None]
+    mean = delta[..., 0, None] + jnp.einsum("...c,sc->...s", delta[..., columns], states[:, :-1])
+    return mean + delta[..., _Z, None] * jnp.where(first, 0, states[:, -1]), spread
 
 
 def _signal(trap: Trap, features: Float[Array, "*batch D"]) -> Float[Array, " *batch"]:

@@ -31,6 +31,11 @@ _TRAP = (
     "Exact regret of each rule's choice: mean over seeds with its 95 % interval. With endless data hold-out changes "
     "its mind at q = 0.865."
 )
+_BELLMAN = (
+    "Exact squared Bellman error on the log of each rule's choice, summed over stages, times n: mean over seeds. Level "
+    "where the error falls as 1/n; in proportion to n where the class cannot hold its target. The error counts z as "
+    "often as the log sees it, so that of a constant grows with q, while its regret is 0.9 at every q."
+)
 _CONTROLS = {
     "c1": "C1, one stage",
     "c2": "C2, no trap",
@@ -56,6 +61,7 @@ def render(evidence: Evidence, verdict: Verdict, report: Report) -> None:
     report.figure([_against_q(values, n) for n in (min(values["n"]), max(values["n"]))])
     if len(values["n"]) > 1:
         report.figure([_against_n(values, q) for q in (min(values["q"]), max(values["q"]))])
+        _bellman(values, report)
     _tests(values, report)
     _grid_table(values, report)
     _controls_table(values, report)
@@ -144,6 +150,26 @@ def _series(values: dict[str, Any], cells: list[str], x: Sequence[float | int], 
     intervals = [_mean(regret(values, cell, rule)) for cell in cells]
     y, low, high = ([getattr(i, k) for i in intervals] for k in ("estimate", "low", "high"))
     return Series(_LABELS[rule], x, y, low, high)
+
+
+def _bellman(values: dict[str, Any], report: Report) -> None:
+    """Bellman error times n against n: flat for a class that is complete, rising with n for one that is not."""
+    figures = []
+    for q in (min(values["q"]), max(values["q"])):
+        cells = [values["cells"][cell_name(q, n)] for n in values["n"]]
+        series = [
+            Series(
+                _LABELS[rule],
+                values["n"],
+                [cell["bellman"][rule] * n for n, cell in zip(values["n"], cells, strict=True)],
+            )
+            for rule in _SHOWN
+        ]
+        title, label = f"q = {q:g}", "Bellman error x n"
+        figures.append(
+            figure_line(series, x_label="rows a stage", y_label=label, title=title, log="xy", size=(360, 300))
+        )
+    report.figure(figures, _BELLMAN)
 
 
 def _tests(values: dict[str, Any], report: Report) -> None:

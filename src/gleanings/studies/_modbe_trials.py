@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ from gleanings.core.keys import root
 from gleanings.selection.cartpole import DISCOUNT, cartpole_log, cartpole_returns, cartpole_rows
 from gleanings.selection.modbe import ModBEConfig, choose_by_hold_out, choose_by_modbe
 from gleanings.selection.prefix import (
+    Comparisons,
+    Fits,
+    Rows,
     compare,
     discounted_fits,
     discounted_values,
@@ -23,14 +26,14 @@ from gleanings.selection.prefix import (
     staged_fits,
     staged_values,
 )
-from gleanings.selection.trap import Trap, trap_regret, trap_rows
+from gleanings.selection.trap import Trap, trap_bellman_error, trap_regret, trap_rows
 
 DIMS = (1, 3, 6, 12, 24, 48, 96)
 RIDGE = 1e-3
+ACTIONS = 2
 RULES = ("modbe", "modbe-paired", "modbe-zero", "hold-out", "fqe", "mean-max", "largest", "smallest", "best")
 CARTPOLE_DIMS = (1, 3, 5, 15, 45, 135, 405)
 CARTPOLE_RULES = ("modbe", "modbe-guarded", "hold-out", "fqe", "largest", "best")
-_ACTIONS = 2
 _CARTPOLE_RIDGE, _SWEEPS, _EPISODES = 1e-4, 60, 32
 _BUCKETS = (1000, 4000)  # rows are padded to these, so that a study compiles twice
 _AT_ONCE = 4  # seeds under one vmap
@@ -47,38 +50,58 @@ class Cell:
 
 
 def trials(cells: Iterable[Cell], seeds: range) -> dict[str, dict[str, Any]]:
-    """By cell: the regret of every rule's choice [seeds], ModBE's and hold-out's choices, and mean delta / zeta."""
+    """By cell: of every rule's choice the regret [seeds] and the mean Bellman error, summed over stages; ModBE's and
+    hold-out's choices; mean delta / zeta.
+    """
     found = {}
     for cell in cells:
         size = next(b for b in _BUCKETS if cell.n <= b)
         keys = jax.vmap(root)(jnp.asarray(seeds))
         shape = Trap(0.0, cell.trap.stages, cell.trap.columns, cell.trap.nuisance, cell.trap.signals, cell.trap.noise)
         result = _run(shape, cell.dims, size, jnp.float32(cell.n), jnp.float32(cell.trap.q), keys)
-        regret, choices, ratio = (np.asarray(x) for x in result)
+        regret, choices, ratio, bellman = (np.asarray(x) for x in result)
         found[cell.name] = {
             "regret": {rule: regret[:, i].tolist() for i, rule in enumerate(RULES)},
             "choice": {rule: choices[:, RULES.index(rule)].tolist() for rule in ("modbe", "hold-out")},
             "ratio": ratio.mean(0).tolist(),
+            "bellman": dict(zip(RULES, bellman.mean(0).tolist(), strict=True)),
         }
     return found
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _run(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, keys: Array) -> tuple[Array, Array, Array]:
+def _run(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, keys: Array) -> tuple[Array, ...]:
     one = functools.partial(_trial, trap, dims, size, n, q)
     return jax.lax.map(one, keys, batch_size=_AT_ONCE)
 
 
-def _trial(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, key: Array) -> tuple[Array, Array, Array]:
-    """Regret and class of each rule's choice, and the largest delta / zeta over stages of each comparison."""
+class Compared(NamedTuple):
+    """A log of the trap, and its classes fitted and compared."""
+
+    rows: Rows
+    factor: Array
+    fits: Fits
+    found: Comparisons
+
+
+def compared(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array | float, key: Array) -> Compared:
+    """Classes of the leading `dims` columns, on `n` rows a stage padded to `size`."""
     rows, masks = trap_rows(trap, size, n, q, key), leading(dims)
-    factor = factors(rows._replace(features=rows.features[..., : dims[-1]]), _ACTIONS, RIDGE)
     rows = rows._replace(features=rows.features[..., : dims[-1]], next_features=rows.next_features[..., : dims[-1]])
+    factor = factors(rows, ACTIONS, RIDGE)
     fits = staged_fits(factor, rows, masks)
-    found = compare(factor, rows, fits, masks)
-    n_params = _ACTIONS * jnp.asarray(dims, jnp.float32)
+    return Compared(rows, factor, fits, compare(factor, rows, fits, masks))
+
+
+def _trial(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, key: Array) -> tuple[Array, ...]:
+    """Regret and class of each rule's choice, the largest delta / zeta over stages of each comparison, and the Bellman
+    error of each rule's choice.
+    """
+    rows, factor, fits, found = compared(trap, dims, size, n, q, key)
+    n_params = ACTIONS * jnp.asarray(dims, jnp.float32)
     padded = jnp.pad(fits.weights, [(0, 0)] * 3 + [(0, trap.columns - dims[-1])])
-    regret = trap_regret(trap, jnp.moveaxis(padded, 0, 1))
+    weights = jnp.moveaxis(padded, 0, 1)
+    regret, bellman = trap_regret(trap, weights), trap_bellman_error(trap, weights, q).sum(-1)
     choice = choose_by_modbe(found, n_params, ModBEConfig())
     chosen = {
         "modbe": choice.chosen,
@@ -93,7 +116,7 @@ def _trial(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, key
     }
     index = jnp.stack([chosen[rule] for rule in RULES])
     zeta = jnp.where(choice.tolerance > 0, choice.tolerance, 1)
-    return regret[index], index, ((choice.excess + choice.tolerance) / zeta).max(0)
+    return regret[index], index, ((choice.excess + choice.tolerance) / zeta).max(0), bellman[index]
 
 
 def cartpole_trials(n: int, seeds: range) -> dict[str, Any]:
@@ -109,11 +132,11 @@ def _cartpole_trial(n: int, key: Array) -> tuple[Array, Array, Array]:
     log_key, split_key, play_key = jax.random.split(key, 3)
     log, masks, possible = cartpole_log(n, log_key), leading(CARTPOLE_DIMS), (0.0, 1 / (1 - DISCOUNT))
     rows = cartpole_rows(log, split_key)
-    factor = factors(rows, _ACTIONS, _CARTPOLE_RIDGE)
+    factor = factors(rows, ACTIONS, _CARTPOLE_RIDGE)
     fits = discounted_fits(factor, rows, masks, _SWEEPS, possible)
     found = compare(factor, rows, fits, masks)
     steps = cartpole_returns(fits.weights[0], _EPISODES, play_key)
-    n_params = _ACTIONS * jnp.asarray(CARTPOLE_DIMS, jnp.float32)
+    n_params = ACTIONS * jnp.asarray(CARTPOLE_DIMS, jnp.float32)
     plain = choose_by_modbe(found, n_params, ModBEConfig())
     chosen = {
         "modbe": plain.chosen,
