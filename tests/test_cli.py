@@ -247,7 +247,7 @@ def test_fetch_says_what_is_missing(package: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError, match=r"`apt-get download toy` failed: E: no package toy .*apt-get update"):
         _fetch.fetch("toy")
     monkeypatch.setenv("PATH", str(package))
-    with pytest.raises(ConfigError, match=r"needs apt-get and dpkg-deb; without them put a\.gz into"):
+    with pytest.raises(ConfigError, match=r"needs apt-get and dpkg-deb; otherwise put a\.gz into"):
         _fetch.fetch("toy")
     assert not (package / "toy").exists()
 

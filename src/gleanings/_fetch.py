@@ -1,4 +1,4 @@
-"""`gleanings fetch`: optional real data from a distribution's packages into a cache, checked by sha256."""
+"""`gleanings fetch`: optional real data from published packages into a cache, checked by sha256."""
 
 import hashlib
 import os
@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+from gleanings._sdist import SdistData
 from gleanings.cli import choose
 from gleanings.core.errors import ConfigError, DataError
 
@@ -26,8 +27,25 @@ class DebianData:
     sha256: dict[str, str]
     use: str
 
+    @property
+    def source(self) -> str:
+        """Package and version."""
+        return f"{self.package} {self.version}"
 
-DATA = {
+    def lacks(self) -> str | None:
+        """Programs of Debian that are needed and not there."""
+        return None if shutil.which("apt-get") and shutil.which("dpkg-deb") else "apt-get and dpkg-deb"
+
+    def unpack(self, work: Path) -> Path:
+        """The folder below `work` with the files. ConfigError: a program fails."""
+        print(f"downloading {self.package} with apt-get", file=sys.stderr)
+        _command(["apt-get", "download", self.package], work, "run `apt-get update` first?")
+        (package,) = work.glob("*.deb")
+        _command(["dpkg-deb", "-x", str(package), str(work / "files")], work, "the package is damaged")
+        return work / "files" / self.folder
+
+
+DATA: dict[str, DebianData | SdistData] = {
     "fashion-mnist": DebianData(
         package="dataset-fashion-mnist",
         version="0.0~git20200523.55506a9-1",
@@ -39,15 +57,35 @@ DATA = {
             "t10k-labels-idx1-ubyte.gz": "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
         },
         use="gleanings reproduce coupled-gradients --size full --data",
-    )
+    ),
+    "obd-sample": SdistData(
+        project="obp",
+        version="0.5.7",
+        archive_sha256="3060d67fedfcfadf1e7a6f2608987f74412b5eb74d2c567edeb147595c68f2a0",
+        folder="obp-0.5.7/obp/dataset/obd",
+        sha256={
+            "random/all/all.csv": "7168295b6e0a9eabcf3392320a5dd434e542b68e705d5cd9491499af589812f1",
+            "random/men/men.csv": "ede6d08c6877f99cd3770f7d09e26c738e6aa6de4445ccccfb1356ba5d06b1eb",
+            "random/women/women.csv": "e65f3bd3beb17664fa69cc129bf7bf852a775f8ffa630506e505fc905315bb34",
+            "bts/all/all.csv": "0ad874e4dbf6902f0845dd478ad8dde5ef6903583d3ffaace78411bdad064106",
+            "bts/men/men.csv": "db6d1f7ed2d591ba521533e45286d4c1fba7fe57a8ad2e80342210335f43c527",
+            "bts/women/women.csv": "e5d1b49a39b608585a2f3014a3f54970430cd37a495c1b73fceb85cdf428a5b8",
+        },
+        use="gleanings reproduce batch-policy-selection --data",
+    ),
 }
 
 
 def fetch(name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]) -> None:
     """Get real data called NAME into the cache and print where they are.
 
-    The cache is GLEANINGS_CACHE, or the platform's cache folder. Names: fashion-mnist (MIT licence, 31 MB).
-    Raises: ConfigError for an unknown name or without apt; DataError for a file with another digest.
+    The cache is GLEANINGS_CACHE, or the platform's cache folder. Names: fashion-mnist (MIT licence, 31 MB, with apt);
+    obd-sample (24 MB, from the index of pip: six logs of the Open Bandit Dataset by ZOZO, Inc., as they lie in the
+    source distribution of obp 0.5.7, which says of itself as a whole: "This project is licensed under the Apache 2.0
+    License").
+
+    Raises: ConfigError for an unknown name, without apt or pip, or without a network; DataError for a file with
+    another digest.
     """
     choose(name, DATA, "data set")
     data, target = DATA[name], cache() / name
@@ -65,7 +103,7 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gleanings"
 
 
-def _missing(folder: Path, data: DebianData) -> bool:
+def _missing(folder: Path, data: DebianData | SdistData) -> bool:
     """Whether a file is absent. Raises: DataError when one is there with another digest."""
     for name, expected in data.sha256.items():
         file = folder / name
@@ -74,25 +112,19 @@ def _missing(folder: Path, data: DebianData) -> bool:
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != expected:
-            hint = f"remove the folder and fetch again; the digests are of {data.package} {data.version}"
+            hint = f"remove the folder and fetch again; the digests are of {data.source}"
             raise DataError(f"found sha256 {found[:12]}..., expected {expected[:12]}...; {hint}", file)
     return False
 
 
-def _download(data: DebianData, target: Path) -> None:
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        names = ", ".join(data.sha256)
-        raise ConfigError(f"fetch needs apt-get and dpkg-deb; without them put {names} into {target} yourself")
+def _download(data: DebianData | SdistData, target: Path) -> None:
+    if lacking := data.lacks():
+        raise ConfigError(f"fetch needs {lacking}; otherwise put {', '.join(data.sha256)} into {target} yourself")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        work = Path(name)
-        print(f"downloading {data.package} with apt-get", file=sys.stderr)
-        _command(["apt-get", "download", data.package], work, "run `apt-get update` first?")
-        (package,) = work.glob("*.deb")
-        _command(["dpkg-deb", "-x", str(package), str(work / "files")], work, "the package is damaged")
-        files = work / "files" / data.folder
+        files = data.unpack(Path(name))
         if _missing(files, data):
-            raise DataError(f"a file is not in the package; expected version {data.version}", package.name)
+            raise DataError(f"a file is not in it; expected {', '.join(data.sha256)}", data.source)
         shutil.rmtree(target, ignore_errors=True)
         files.rename(target)
 

@@ -145,7 +145,7 @@ def _run(folder: Path, settings: Reproduction, resuming: bool, workers: int, cop
                     try:
                         evidence, verdict = run_study(study, StudyConfig(*fields))
                         entries.append(study.entry(evidence, verdict, directory / "report.html"))
-                        _copy(evidence, directory, copies)
+                        _copy(study.name, settings.data, directory, copies)
                     except GleaningsError as error:
                         errors.append(error)
                         entries.append(study.entry(verdict=Verdict("not attempted", f"It failed: {error}")))
@@ -166,11 +166,11 @@ def _with_absent(entries: list[Entry]) -> list[Entry]:
     return entries + [studies.load(name).entry() for name in studies.STUDIES if name not in present]
 
 
-def _copy(evidence: Evidence, directory: Path, copies: Path | None) -> None:
+def _copy(study: str, data: Path | None, directory: Path, copies: Path | None) -> None:
     if copies:
         copies.mkdir(parents=True, exist_ok=True)
-        data = [Path(name).stem for name in evidence.data.split(", ") if name]
-        shutil.copyfile(directory / "evidence.json", copies / f"{'-'.join([evidence.study, *data])}.json")
+        name = f"{study}-{data.stem}" if data else study
+        shutil.copyfile(directory / "evidence.json", copies / f"{name}.json")
 
 
 def _settings(folder: Path) -> Reproduction:

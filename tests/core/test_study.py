@@ -208,6 +208,14 @@ def test_a_run_leaves_evidence_and_report(tmp_path):
     assert evidence.machine["processor"] in html
 
 
+def test_evidence_names_its_data_briefly(tmp_path):
+    (tmp_path / "logs").mkdir()
+    for count, name in enumerate(("a.csv", "b.csv", "c.csv", "d.csv"), 1):
+        (tmp_path / "logs" / name).write_text(name)
+        evidence, _ = run_study(toy(), config(tmp_path / name, size="smoke", data=tmp_path / "logs"))
+        assert evidence.data == ("a.csv", "a.csv, b.csv", "a.csv and 2 more files", "a.csv and 3 more files")[count - 1]
+
+
 def test_smoke_gives_no_verdict(tmp_path):
     evidence, verdict = run_study(toy(), config(tmp_path, size="smoke"))
     assert verdict.label == "not attempted"

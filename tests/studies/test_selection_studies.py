@@ -7,7 +7,7 @@ from gleanings import studies
 from gleanings.core.report import Report
 from gleanings.core.study import Cost, Evidence, StudyConfig, run_study
 from gleanings.studies import _batch_judge, _modbe_judge, modbe
-from gleanings.studies._batch_trials import BEST, RULES, trials
+from gleanings.studies._batch_trials import BEST, RULES, VALUED, trials
 from gleanings.studies._modbe_networks import NETWORK_RULES, STARTS, merge, network_trials
 from gleanings.studies._modbe_trials import CARTPOLE_RULES, Cell, cartpole_trials
 from gleanings.studies._modbe_trials import RULES as MODBE_RULES
@@ -77,6 +77,7 @@ def made_up_batch(changes=None, *, pair=0.5) -> Evidence:
         "b-n800": {"ccs": 0.0, "hold-out-lcb": 0.3, "hold-out": 0.2, "slope": 0.0, BEST: 0.0},
         "c-n400": {"ccs": 0.0, BEST: 0.15, "hold-out": 0.5},
         "e-n1000": {},
+        "p3-n500": {"hold-out": 0.2, "ccs": 0.6, BEST: 0.15},
     }
     cells = {}
     for cell, means in base.items():
@@ -84,7 +85,10 @@ def made_up_batch(changes=None, *, pair=0.5) -> Evidence:
         cells[cell] = {name: (m + 0.001 * rng.normal(size=20)).tolist() for name, m in means.items()}
     worlds = {"A": dict.fromkeys(names, [0.1] * 20), "B": dict.fromkeys(names, [pair - 0.1] * 20)}
     sweeps = {"c-n400": {"0.5": dict.fromkeys(names, 0.1)}}
-    return evidence("batch", {"seeds": 20, "cells": cells, "pair": {"d-n60": worlds}, "sweeps": sweeps})
+    count = {"trials": 20, "certified": 10, "wrong": 1}
+    values = {"seeds": 20, "cells": cells, "pair": {"d-n60": worlds}, "sweeps": sweeps, "clicks": {}}
+    values["certificates"] = {cell: {name: dict(count) for name in (*RULES, VALUED)} for cell in (*cells, "d-n60")}
+    return evidence("batch", values | {"absent": {"digits": None, "clicks": "no `--data`"}})
 
 
 @pytest.mark.parametrize(

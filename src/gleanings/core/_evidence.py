@@ -28,8 +28,9 @@ class Evidence:
 
     @property
     def data(self) -> str:
-        """File names of the user's data, or the empty string where the study's own data were used."""
-        return ", ".join(stamp[0] for stamp in self.settings.get("data") or [])
+        """What the user's data are called, or the empty string where the study's own data were used."""
+        names = [stamp[0] for stamp in self.settings.get("data") or []]
+        return f"{names[0]} and {len(names) - 1} more files" if len(names) > 2 else ", ".join(names)
 
     def save(self, path: Path, **extra: Any) -> None:
         """Write as JSON, with `extra` facts beside it, which `load` ignores."""

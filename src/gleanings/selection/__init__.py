@@ -24,6 +24,7 @@ from gleanings.selection.bandit_rules import (
 from gleanings.selection.candidates import Candidates, PrefixCandidates, fit_candidates
 from gleanings.selection.class_words import parse_classes
 from gleanings.selection.classes import FunctionClass, Identity, Pca, PrefixLinear, RandomFourier, pca, prefix_linear
+from gleanings.selection.digits import digits_bandit
 from gleanings.selection.fqi import fqe, fqi
 from gleanings.selection.log import Split, Transitions
 from gleanings.selection.mdp_rules import (
@@ -97,6 +98,7 @@ __all__ = [
     "Transitions",
     "Trap",
     "cover_bandit",
+    "digits_bandit",
     "fit_candidates",
     "fqe",
     "fqi",

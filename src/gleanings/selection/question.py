@@ -20,6 +20,7 @@ from gleanings.selection.bandit_rules import (
 from gleanings.selection.candidates import fit_candidates
 from gleanings.selection.class_words import parse_classes
 from gleanings.selection.classes import Identity, prefix_linear
+from gleanings.selection.digits import digits_bandit
 from gleanings.selection.encoding import Missing
 from gleanings.selection.log import Transitions
 from gleanings.selection.mdp_rules import (
@@ -145,6 +146,7 @@ def _demonstration(question: Question) -> Asked:
         data = variance_trap(_DEMO_ROWS, key=root(seed))
         return Asked(data, list(prefix_linear(Identity(), _TRAP_DIMS)), _rule(question, data), question)
     makers = {
+        "digits": lambda: digits_bandit(_DEMO_ROWS, seed),
         "nested": lambda: nested_bandit(_DEMO_ROWS, False, seed),
         "mixing": lambda: mixing_bandit(_DEMO_ROWS, seed),
     }
