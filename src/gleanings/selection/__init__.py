@@ -45,6 +45,7 @@ from gleanings.selection.overlap import Overlap, overlap
 from gleanings.selection.pessimistic import BanditClass, HeadLinear, JointLinear, Pessimism, heads
 from gleanings.selection.policy import select_policy
 from gleanings.selection.problems import variance_trap
+from gleanings.selection.saved import load_selection
 from gleanings.selection.selection import Certificate, Rule, Selection
 from gleanings.selection.trap import Trap
 
@@ -104,6 +105,7 @@ __all__ = [
     "fqi",
     "heads",
     "impossible_pair",
+    "load_selection",
     "mixing_bandit",
     "mlp",
     "mlp_heads",

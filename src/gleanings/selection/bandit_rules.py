@@ -299,7 +299,8 @@ def selection_of(
         verdict, alarms = "uncertified", (*alarms, Alarm("learned features", message))
     own = candidates.bound(index or 0) if pessimistic else LowerBound(candidates.fits[index or 0].model, 0.0)
     sizes = (len(candidates.classes), candidates.log.num_actions)
-    return Selection(index, name, rule, verdict, *sizes, alarms, q=(own if q is None else q,))
+    chosen = Selection(index, name, rule, verdict, *sizes, alarms, q=(own if q is None else q,))
+    return chosen.made_from(candidates.log)
 
 
 def _too_little(log: BanditLog) -> str | None:

@@ -15,6 +15,7 @@ from gleanings.core.errors import GleaningsError
 from gleanings.core.rundir import RunDirectory
 from gleanings.selection.encoding import Missing
 from gleanings.selection.question import Asked, Question, ask
+from gleanings.selection.saved import DECISION, policy_arrays
 from gleanings.selection.selection import Selection
 
 RuleName = Literal[
@@ -113,7 +114,10 @@ def _run(asked: Asked, folder: Path, resume: bool) -> Selection:
 
 
 def _write(run: RunDirectory, asked: Asked, found: Selection) -> Path:
-    run.save_artifact("decision.json", json.dumps(found.to_json(), indent=1) + "\n")
+    if policy_arrays(found) is None:
+        run.save_artifact(DECISION, json.dumps(found.to_json(), indent=1) + "\n")
+    else:
+        found.save(run.artifacts)
     columns: dict[str, Any] = found.certificate.table() if found.certificate.cells else {}
     if columns:
         run.save_artifact("certificate.csv", _csv(list(columns), zip(*columns.values(), strict=True)))

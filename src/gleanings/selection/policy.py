@@ -60,7 +60,7 @@ def select_policy(
     candidates = BanditCandidates(classes, kept, pessimism, seed)
     found = rule.select(candidates) if isinstance(rule, BanditRule) else _by_process(rule, candidates)
     if found.verdict == "insufficient data":
-        return replace(found, log=log)
+        return found.made_from(log)
     policy, covered_share, alarms = found.act(rows.context), None, list(found.alarms)
     if found.index is not None:
         covered_share = uncovered_share(candidates, found.index, found.act(kept.context))
@@ -71,14 +71,13 @@ def select_policy(
     alarms += [*_given(unproven), *covered.alarms(), *_log_alarms(log, logged)]
     spoilt = "uncertified" if any(a.name in _SPOILS for a in alarms) else found.verdict
     return replace(
-        found,
+        found.made_from(log),
         verdict="insufficient data" if unproven else spoilt if found.verdict == "certified" else found.verdict,
         alarms=tuple(alarms),
         value=_values(rows, policy, candidates.fits[-1].values(rows.context), logged),
         overlap=covered,
         uncovered=covered_share,
         losses=_losses(candidates),
-        log=log,
     )
 
 

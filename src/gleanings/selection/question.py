@@ -1,6 +1,6 @@
 """What `gleanings select` is asked, and how that becomes a choice."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from gleanings.core.errors import ConfigError
@@ -104,7 +104,7 @@ class Asked:
             fraction = question.report_fraction
             return select_policy(log, self.classes, self.rule, report_fraction=fraction, seed=question.seed)
         assert isinstance(self.rule, Rule)
-        return replace(self.rule.select(fit_candidates(self.classes, None, log, seed=question.seed)), log=log)
+        return self.rule.select(fit_candidates(self.classes, None, log, seed=question.seed))
 
 
 def ask(question: Question) -> Asked:

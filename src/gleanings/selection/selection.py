@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from gleanings.core.config import to_dict
 from gleanings.core.errors import ConfigError
 from gleanings.core.report import table
 from gleanings.data.tables import read_columns
@@ -18,6 +19,7 @@ from gleanings.selection.alarm import Alarm
 from gleanings.selection.bandit import BanditLog
 from gleanings.selection.candidates import Candidates
 from gleanings.selection.classes import AnyArray, Q
+from gleanings.selection.encoding import Encoding
 from gleanings.selection.fqi import values_of
 from gleanings.selection.log import Transitions
 from gleanings.selection.ope import Estimate
@@ -70,7 +72,8 @@ class Selection:
 
     value: estimates on rows that were not used to choose, by estimator, the first one the best. uncovered: share of
     contexts in which the policy leaves what the log covers. losses: held-out squared error of each class above the
-    least one, and its standard error. log: the data.
+    least one, and its standard error. labels, encoding: what a table called the actions, and how its columns became
+    observations. log: the data.
     """
 
     index: int | None
@@ -86,6 +89,8 @@ class Selection:
     overlap: Overlap | None = None
     uncovered: float | None = None
     losses: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+    labels: tuple[str, ...] = ()
+    encoding: Encoding | None = field(default=None, repr=False)
     log: BanditLog | Transitions | None = field(default=None, repr=False)
 
     def act(self, observation: Any, stage: int = 0) -> Float[np.ndarray, "B A"]:
@@ -95,12 +100,31 @@ class Selection:
         the log was not read from one, or a column is missing.
         """
         if not hasattr(observation, "ndim"):
-            encoding = None if self.log is None else self.log.encoding
-            if encoding is None:
+            if self.encoding is None:
                 raise ConfigError("this choice was made from arrays; pass an array [B, D]")
-            observation = encoding.transform(read_columns(observation))
+            observation = self.encoding.transform(read_columns(observation))
         values = values_of(self.q[stage], observation, self.num_actions)
         return np.eye(self.num_actions, dtype=np.float32)[values.argmax(-1)]
+
+    def made_from(self, log: BanditLog | Transitions) -> "Selection":
+        """The same with the log that it was made from, which a report and new rows need."""
+        return replace(self, log=log, labels=log.labels, encoding=log.encoding)
+
+    @property
+    def columns(self) -> int | None:
+        """Columns D of the observations, None where the log is not known."""
+        if self.log is None:
+            return None
+        return (self.log.context if isinstance(self.log, BanditLog) else self.log.observation).shape[1]
+
+    def save(self, folder: str | Path) -> None:
+        """Write decision.json and policy.npz into `folder`, for `load_selection`.
+
+        ConfigError: the value functions are not of this room, or the log is not known.
+        """
+        from gleanings.selection.saved import save_selection  # imported late: it needs this class
+
+        save_selection(self, folder)
 
     def report(self, path: str | Path) -> Path:
         """Write the choice, what it stands on and what the log cannot carry as one HTML page."""
@@ -116,7 +140,8 @@ class Selection:
         columns = self.certificate.table() if self.certificate.cells else {}
         facts["value"] = {name: e._asdict() | {"terms": None} for name, e in self.value.items()}
         facts["losses"] = {name: list(pair) for name, pair in self.losses.items()}
-        facts["uncovered"] = self.uncovered
+        facts["uncovered"], facts["labels"] = self.uncovered, list(self.labels)
+        facts["encoding"] = self.encoding and to_dict(self.encoding)
         facts["overlap"] = self.overlap and self.overlap._asdict()
         return _finite(facts | {"certificate": {name: column.tolist() for name, column in columns.items()}})
 
@@ -155,7 +180,8 @@ def selection_of(
         alarms, index, verdict = (Alarm("rows", problem), *alarms), 0, "insufficient data"
     name, certificate = candidates.classes[index].name, certificate or Certificate()
     sizes = (len(candidates.classes), candidates.data.num_actions)
-    return Selection(index, name, rule, verdict, *sizes, alarms, certificate, tuple(candidates.fits(index)))
+    chosen = Selection(index, name, rule, verdict, *sizes, alarms, certificate, tuple(candidates.fits(index)))
+    return chosen.made_from(candidates.data)
 
 
 def greedy(q: Q) -> Any:

@@ -8,8 +8,9 @@ import numpy as np
 from gleanings.data.tables import read_table
 from gleanings.selection.bandit import BanditLog
 from gleanings.selection.bandit_rules import Auto, BanditCandidates, HoldOut
+from gleanings.selection.class_words import parse_classes
 from gleanings.selection.overlap import overlap
-from gleanings.selection.policy import parse_classes, select_policy
+from gleanings.selection.policy import select_policy
 
 LOGS = tuple((logger, campaign) for logger in ("random", "bts") for campaign in ("all", "men", "women"))
 CLASSES = ("constant", "linear:3,all")
