@@ -54,9 +54,13 @@ class BanditCandidates:
     def betas(self) -> list[float]:
         """Factor of each class's widths."""
         n, count = len(self.log), len(self.classes)
-        sigma = self.pessimism.sigma
-        sigma = self.fits[-1].sigma(n) if sigma is None else sigma
-        return [self.pessimism.beta(fit.dimension, n, count, sigma) for fit in self.fits]
+        return [self.pessimism.beta(fit.dimension, n, count, self.sigma) for fit in self.fits]
+
+    @cached_property
+    def sigma(self) -> float:
+        """Noise of the reward: given, or as the largest class sees it."""
+        given = self.pessimism.sigma
+        return self.fits[-1].sigma(len(self.log)) if given is None else given
 
     def bound(self, k: int) -> LowerBound:
         """Lower bounds of class k, a function of the context."""
@@ -111,6 +115,7 @@ class ComplexityCoverage(BanditRule):
 class Slope(BanditRule):
     """The best of the pessimistic policies by values that SLOPE takes from the classes: right where complexity is low.
 
+    sigma / sqrt(n) is added to each width for the mean over contexts, so that the unit of the reward does not matter.
     Source: Su, Srinath & Krishnamurthy 2020 for SLOPE; its use on policies is ours.
     """
 
@@ -122,7 +127,7 @@ class Slope(BanditRule):
             action = candidates.lower(j, log.context).argmax(1)
             means = [at_actions(v, action).mean() for v, _ in found]
             widths = [candidates.betas[k] * at_actions(found[k][1], action).mean() for k in classes]
-            widths = [w + 1 / math.sqrt(len(log)) for w in widths]
+            widths = [w + candidates.sigma / math.sqrt(len(log)) for w in widths]
             values.append(means[slope(means, widths)])
         return selection_of(candidates, "Slope", int(np.argmax(values)), "uncertified", pessimistic=True)
 

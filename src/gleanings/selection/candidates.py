@@ -1,5 +1,6 @@
 """The classes fitted on training rows, lazily and once for all rules, and compared on validation rows."""
 
+import functools
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from itertools import pairwise
@@ -230,21 +231,18 @@ def _stacked(data: Transitions, split: Split, largest: PrefixLinear) -> prefix.R
     )
 
 
+@functools.partial(jax.jit, static_argnames=("num_actions", "sweeps"))
 def _solve(
     rows: prefix.Rows,
     masks: Array,
-    ridge: float,
+    ridge: float | Array,
     num_actions: int,
     sweeps: int | None,
-    bounds: tuple[float, float] | None,
+    bounds: tuple[float | Array, float | Array] | None,
 ) -> tuple[prefix.Fits, Comparisons]:
-    @jax.jit
-    def run(rows: prefix.Rows) -> tuple[prefix.Fits, Comparisons]:
-        factor = prefix.factors(rows, num_actions, ridge)
-        if sweeps is None or bounds is None:
-            fits = prefix.staged_fits(factor, rows, masks)
-        else:
-            fits = prefix.discounted_fits(factor, rows, masks, sweeps, bounds)
-        return fits, prefix.compare(factor, rows, fits, masks)
-
-    return run(rows)
+    factor = prefix.factors(rows, num_actions, ridge)
+    if sweeps is None or bounds is None:
+        fits = prefix.staged_fits(factor, rows, masks)
+    else:
+        fits = prefix.discounted_fits(factor, rows, masks, sweeps, bounds)
+    return fits, prefix.compare(factor, rows, fits, masks)

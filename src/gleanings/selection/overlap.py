@@ -51,15 +51,21 @@ class Overlap(NamedTuple):
 
 
 def overlap(
-    action: Int[np.ndarray, " n"], propensity: Float[np.ndarray, " n"], policy: Float[np.ndarray, "n A"]
+    action: Int[np.ndarray, " n"],
+    propensity: Float[np.ndarray, " n"],
+    policy: Float[np.ndarray, "n A"],
+    logged: Int[np.ndarray, " N"] | None = None,
 ) -> Overlap:
-    """Overlap of a policy with the log. Source: Kong 1992 for the effective sample size."""
+    """Overlap of a policy with the log, whose actions are `logged` where these rows are not all of it.
+
+    Source: Kong 1992 for the effective sample size.
+    """
     n = len(action)
     rho = policy[np.arange(n), action] / propensity
     total, squares = rho.sum(), np.square(rho).sum()
     ess = total**2 / squares if squares > 0 else 0.0
     played = np.flatnonzero((policy > 0).any(0))
-    never = tuple(int(a) for a in np.setdiff1d(played, np.unique(action)))
+    never = tuple(int(a) for a in np.setdiff1d(played, action if logged is None else logged))
     share = float(rho.max() / total) if total > 0 else 1.0
     se = float(rho.std() / np.sqrt(n))
     return Overlap(

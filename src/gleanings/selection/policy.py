@@ -67,7 +67,7 @@ def select_policy(
         alarms += _given(coverage(candidates, found.index, covered_share))
     unproven = evidence(candidates, found.index) if isinstance(rule, BanditRule) else None
     assert rows.propensity is not None
-    covered = overlap(rows.action, rows.propensity, policy)
+    covered = overlap(rows.action, rows.propensity, policy, kept.action)
     alarms += [*_given(unproven), *covered.alarms(), *_log_alarms(log, logged)]
     spoilt = "uncertified" if any(a.name in _SPOILS for a in alarms) else found.verdict
     return replace(

@@ -53,7 +53,7 @@ def leading(dims: tuple[int, ...]) -> Float[Array, "M D"]:
     return (jnp.arange(dims[-1]) < jnp.asarray(dims)[:, None]).astype(jnp.float32)
 
 
-def factors(rows: Rows, num_actions: int, ridge: float) -> Float[Array, "H A D D"]:
+def factors(rows: Rows, num_actions: int, ridge: float | Array) -> Float[Array, "H A D D"]:
     """Inverse Cholesky factors of sum phi phi' + ridge * n_train I over the training rows of a stage and action.
 
     NaN where that is not positive definite in the precision of the features.
@@ -104,7 +104,7 @@ def discounted_fits(
     rows: Rows,
     masks: Float[Array, "M D"],
     sweeps: int,
-    value_range: tuple[float, float],
+    value_range: tuple[float | Array, float | Array],
 ) -> Fits:
     """Fitted Q iteration of every class, `sweeps` times over one set, targets clipped to `value_range`."""
     own = jax.tree.map(lambda x: x[0], rows)
@@ -141,7 +141,7 @@ def discounted_values(
     rows: Rows,
     weights: Float[Array, "1 M A D"],
     sweeps: int,
-    value_range: tuple[float, float],
+    value_range: tuple[float | Array, float | Array],
 ) -> Float[Array, " M"]:
     """The same for a discounted process, in sweeps: mean value at all rows."""
     own, everything = jax.tree.map(lambda x: x[0], rows), jnp.ones((1, factor.shape[-1]), factor.dtype)
