@@ -14,10 +14,12 @@ from gleanings.core.study import Study, StudyConfig
 from gleanings.selection.trap import Trap
 from gleanings.studies._modbe_judge import cell_name, judge
 from gleanings.studies._modbe_report import render, thumbnail
+from gleanings.studies._modbe_rows import rows_needed
 from gleanings.studies._modbe_trials import DIMS, Cell, cartpole_trials, trials
 from gleanings.studies._pieces import Pieces, compute
 
 _FIRST_SEED = 1000  # smaller seeds were seen in pilots
+_ROWS = "rows-needed"
 _STRENGTH = 0.3
 _GRADED = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18)
 _GRADED_COLUMNS = (1, 4, 9, 18, 36, 72)
@@ -48,6 +50,8 @@ regret is 0.9, as long as q < 0.865. Regrets are exact.
   signals of falling strength, with and without the trap; C5 three, five and seven classes.
 - CartPole with noisy velocities (see the first section): ModBE as it is, with the guard against blind tests falling
   back to the largest class, and the other rules; mean steps survived, of 200, over 32 episodes a class.
+- Rows needed, on C3 and C4: from how many rows each comparison rejects, predicted from 500 rows and measured on nine
+  sizes up to 8000; 20 seeds. No part of the verdict.
 - Seeds start at 1000; intervals are 95 % bootstrap intervals, paired by seed. No seed is dropped.
 
 Size quick: q in 0.2, 0.8, 1, n in 500 and 4000, 25 seeds (with fewer, (d) could not hold), C1, C3, and no CartPole.
@@ -96,6 +100,7 @@ class Scale:
     controls: tuple[str, ...]
     cartpole_n: tuple[int, ...] = ()
     cartpole_seeds: int = 0
+    rows_seeds: int = 0
 
 
 SCALES = {
@@ -108,6 +113,7 @@ SCALES = {
         ("c1", "c2", "c3", "c4", "c5"),
         (1000, 2000, 4000),
         40,
+        20,
     ),
 }
 
@@ -141,11 +147,22 @@ def run(config: StudyConfig) -> dict[str, Any]:
         pieces[name] = partial(trials, controls()[name], seeds)
     for n in scale.cartpole_n:
         pieces[f"cartpole-n{n}"] = partial(cartpole_trials, n, range(first, first + scale.cartpole_seeds))
+    if scale.rows_seeds:
+        problems = {cell.name: cell.trap for cell in (controls()["c3"][0], *controls()["c4"])}
+        pieces[_ROWS] = partial(rows_needed, problems, range(first, first + scale.rows_seeds))
     config.parts.expect(len(pieces))
     found = compute(pieces, config)
+    needed = found.pop(_ROWS, {})
     cells = {name: cell for piece, values in found.items() if "cartpole" not in piece for name, cell in values.items()}
     cartpole = {piece.removeprefix("cartpole-"): values for piece, values in found.items() if "cartpole" in piece}
-    return {"q": list(scale.q), "n": list(scale.n), "seeds": scale.seeds, "cells": cells, "cartpole": cartpole}
+    return {
+        "q": list(scale.q),
+        "n": list(scale.n),
+        "seeds": scale.seeds,
+        "cells": cells,
+        "cartpole": cartpole,
+        "rows": needed,
+    }
 
 
 STUDY = Study(
