@@ -67,13 +67,10 @@ def process(data: Transitions, classes: list) -> Candidates:
     return Candidates(classes, fqi, data, data.split(0.25, 1), jax.random.key(0))
 
 
-@pytest.mark.parametrize(
-    "rule", [rule for rule in BANDIT if not isinstance(rule, Slope)], ids=lambda rule: type(rule).__name__
-)
+@pytest.mark.parametrize("rule", BANDIT, ids=lambda rule: type(rule).__name__)
 @given(seed=seeds, scale=st.floats(1e-3, 1e3), sigma=st.sampled_from([None, 0.5]))
 @many
 def test_the_unit_of_the_reward_changes_no_choice_for_bandits(rule, seed, scale, sigma):
-    """Slope is left out: the 1 / sqrt(n) that it adds to its widths has no unit, so that its choice depends on it."""
     found = []
     for factor in (1.0, scale):
         pessimism = Pessimism(sigma=None if sigma is None else factor * sigma)

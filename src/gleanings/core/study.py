@@ -69,7 +69,8 @@ class Study:
     name: as on the command line. claim: its first paragraph, one sentence, stands in the README's table.
     paper_figure: the paper's number and where it stands (table, figure), or that none is quoted.
     run(config) -> values (JSON). judge(evidence) -> verdict, a pure function. render(evidence, verdict, report)
-    adds the study's sections. thumbnail(evidence) -> a small SVG.
+    adds the study's sections. thumbnail(evidence) -> a small SVG. headline(evidence) -> what stands first in the
+    report, before the verdict, such as where the method loses; empty for nothing.
     Texts are plain; a blank line starts a paragraph, `- ` a list item, back quotes mark code.
     """
 
@@ -86,6 +87,7 @@ class Study:
     judge: Callable[[Evidence], Verdict]
     render: Callable[[Evidence, Verdict, Report], None]
     thumbnail: Callable[[Evidence], str]
+    headline: Callable[[Evidence], str] = lambda evidence: ""
 
     def about(self) -> dict[str, str]:
         """The facts that do not depend on a run."""
@@ -129,6 +131,8 @@ def write_report(study: Study, evidence: Evidence, verdict: Verdict, path: Path)
     """The report of one run: verdict, claim, the study's own sections, then protocol, rule and citation."""
     on = f"size {evidence.size}" + (f" on {evidence.data}" if evidence.data else "")
     report = Report(study.title, f"arXiv {study.arxiv} · {on} · {evidence.date}")
+    if first := study.headline(evidence):
+        report.section("First", first)
     report.verdict(verdict)
     report.section("Claim", study.claim).section("In the paper", study.paper_figure)
     study.render(evidence, verdict, report)

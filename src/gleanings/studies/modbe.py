@@ -14,12 +14,14 @@ from gleanings.core.study import Study, StudyConfig
 from gleanings.selection.trap import Trap
 from gleanings.studies._modbe_judge import cell_name, judge
 from gleanings.studies._modbe_networks import merge, network_trials
-from gleanings.studies._modbe_report import render, thumbnail
+from gleanings.studies._modbe_report import headline, render, thumbnail
+from gleanings.studies._modbe_rows import rows_needed
 from gleanings.studies._modbe_trials import DIMS, Cell, cartpole_trials, trials
 from gleanings.studies._pieces import Pieces, compute
 
 _FIRST_SEED = 1000  # smaller seeds were seen in pilots
 _NETWORK_SEEDS = 5  # in one piece: few, so that a kill loses little
+_ROWS = "rows-needed"
 _STRENGTH = 0.3
 _GRADED = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18)
 _GRADED_COLUMNS = (1, 4, 9, 18, 36, 72)
@@ -54,6 +56,8 @@ regret is 0.9, as long as q < 0.865. Regrets are exact.
   50 Adam steps, batches of 256; larger classes get 1000 steps, from the smaller fit or afresh. ModBE by paired t, z =
   1.645; fitted Q evaluation has 40 sweeps. And the same tests on a problem whose reward is linear in the state and
   whose next state depends on nothing: each of widths 2, 8, 32 is complete, so every rejection there is false.
+- Rows needed, on C3 and C4: from how many rows each comparison rejects, predicted from 500 rows and measured on nine
+  sizes up to 8000; 20 seeds. No part of the verdict.
 - Seeds start at 1000; intervals are 95 % bootstrap intervals, paired by seed. No seed is dropped.
 
 Size quick: q in 0.2, 0.8, 1, n in 500 and 4000, 25 seeds (with fewer, (d) could not hold), C1, C3, and no CartPole.
@@ -103,6 +107,7 @@ class Scale:
     cartpole_n: tuple[int, ...] = ()
     cartpole_seeds: int = 0
     network_seeds: int = 0
+    rows_seeds: int = 0
 
 
 SCALES = {
@@ -115,7 +120,8 @@ SCALES = {
         ("c1", "c2", "c3", "c4", "c5"),
         (1000, 2000, 4000),
         40,
-        20,
+        network_seeds=20,
+        rows_seeds=20,
     ),
 }
 
@@ -149,15 +155,19 @@ def run(config: StudyConfig) -> dict[str, Any]:
         pieces[name] = partial(trials, controls()[name], seeds)
     for n in scale.cartpole_n:
         pieces[f"cartpole-n{n}"] = partial(cartpole_trials, n, range(first, first + scale.cartpole_seeds))
+    if scale.rows_seeds:
+        problems = {cell.name: cell.trap for cell in (controls()["c3"][0], *controls()["c4"])}
+        pieces[_ROWS] = partial(rows_needed, problems, range(first, first + scale.rows_seeds))
     for at in range(first, first + scale.network_seeds, _NETWORK_SEEDS):
         pieces[f"networks-{at}"] = partial(network_trials, range(at, at + _NETWORK_SEEDS))
     config.parts.expect(len(pieces))
     found = compute(pieces, config)
+    needed = found.pop(_ROWS, {})
     networks = [found.pop(piece) for piece in list(found) if piece.startswith("networks-")]
     cells = {name: cell for piece, values in found.items() if "cartpole" not in piece for name, cell in values.items()}
     cartpole = {piece.removeprefix("cartpole-"): values for piece, values in found.items() if "cartpole" in piece}
     facts = {"q": list(scale.q), "n": list(scale.n), "seeds": scale.seeds, "cells": cells, "cartpole": cartpole}
-    return facts | {"networks": merge(networks) if networks else {}}
+    return facts | {"rows": needed, "networks": merge(networks) if networks else {}}
 
 
 STUDY = Study(
@@ -174,4 +184,5 @@ STUDY = Study(
     judge=judge,
     render=render,
     thumbnail=thumbnail,
+    headline=headline,
 )
