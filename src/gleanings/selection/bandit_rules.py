@@ -139,7 +139,7 @@ class HoldOut(BanditRule):
         if self.ties == "argmin":
             return best
         excess = losses - losses[best]
-        error = excess.std(1) / math.sqrt(excess.shape[1])
+        error = np.array([row.std() for row in excess]) / math.sqrt(excess.shape[1])
         return int(np.flatnonzero(excess.mean(1) <= error)[0])
 
 
