@@ -1,4 +1,4 @@
-"""The other side of `peers/torch_peers.py`: starts the worker and asks it for times."""
+"""The other side of the workers in `peers/`: starts one and asks it for times."""
 
 import json
 import os
@@ -18,9 +18,9 @@ class PeerError(RuntimeError):
     """The worker could not be started, died, took too long, or refused a command."""
 
 
-def peers_python(option: Path | None) -> Path | None:
+def peers_python(option: Path | None, variable: str = VARIABLE) -> Path | None:
     """The interpreter that has the peers: the option, else the environment variable, else None."""
-    named = option or os.environ.get(VARIABLE)
+    named = option or os.environ.get(variable)
     return Path(named) if named else None
 
 
@@ -30,13 +30,13 @@ class Peer:
     Its idle threads must not spin on the cores of the side being timed, hence the wait policy.
     """
 
-    def __init__(self, python_executable: Path, timeout_s: float = 120.0):
+    def __init__(self, python_executable: Path, timeout_s: float = 120.0, worker: Path = WORKER):
         self._timeout_s = timeout_s
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         environment.pop("PYTHONPATH", None)
         try:
             self._process = subprocess.Popen(
-                [str(python_executable), str(WORKER)],
+                [str(python_executable), str(worker)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

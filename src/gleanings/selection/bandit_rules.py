@@ -33,6 +33,8 @@ from gleanings.selection.selection import Label, Selection
 
 _UNCOVERED, _UNCOVERED_SHARE = 5.0, 0.01
 _MIN_ROWS, _FOLDS = 50, 5
+_COVERAGE = "coverage"
+_SPOILS = (_COVERAGE, "never tried", "learned features")
 
 
 class BanditCandidates:
@@ -209,13 +211,13 @@ class Auto(BanditRule):
     hold_out: HoldOut = eqx.field(default_factory=HoldOut)
 
     def _select(self, candidates: BanditCandidates) -> Selection:
-        index = self.hold_out.index(candidates)
-        alarm = coverage(candidates, index, uncovered_share(candidates, index))
-        if alarm is None:
-            return selection_of(candidates, "Auto", index, "certified")
+        found = selection_of(candidates, "Auto", self.hold_out.index(candidates), "certified")
+        uncovered = [alarm for alarm in found.alarms if alarm.name == _COVERAGE]
+        if not uncovered:
+            return found
         careful = ComplexityCoverage()._select(candidates)
-        message = f"{alarm.message}. It fits best; instead of it the choice is pessimistic over all classes"
-        return replace(careful, rule="Auto", alarms=(Alarm("coverage", message),))
+        message = f"{uncovered[0].message}. It fits best; instead of it the choice is pessimistic over all classes"
+        return replace(careful, rule="Auto", alarms=(Alarm(_COVERAGE, message),), uncovered=found.uncovered)
 
 
 def slope(values: Sequence[float], widths: Sequence[float]) -> int:
@@ -235,8 +237,11 @@ def slope(values: Sequence[float], widths: Sequence[float]) -> int:
 
 def excess_losses(losses: Float[np.ndarray, "M n"]) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]:
     """Mean loss of every class above the least one, and the standard error of that, paired by row."""
-    excess = losses - losses[losses.mean(1).argmin()]
-    return excess.mean(1), excess.std(1) / math.sqrt(losses.shape[1])
+    best = losses[losses.mean(1).argmin()]
+    # One class at a time: a log of a million rows has losses that should not be held twice.
+    found = [(excess.mean(), excess.std()) for excess in (row - best for row in losses)]
+    mean, spread = np.array(found).T
+    return mean, spread / math.sqrt(losses.shape[1])
 
 
 def evidence(candidates: BanditCandidates, index: int | None) -> Alarm | None:
@@ -260,24 +265,11 @@ def evidence(candidates: BanditCandidates, index: int | None) -> Alarm | None:
     return None if shown else Alarm("no evidence", message)
 
 
-def uncovered_share(candidates: BanditCandidates, k: int, policy: Float[np.ndarray, "N A"] | None = None) -> float:
-    """Share of the log's contexts in which class k is more than 5 times as wide at an action as at the mean logged one.
-
-    The action is that of `policy`, by default the greedy one.
-    """
-    fit, log = candidates.fits[k], candidates.log
-    action = (fit.values(log.context) if policy is None else policy).argmax(1)
-    widths = fit.widths(log.context)
-    return float((at_actions(widths, action) > _UNCOVERED * at_actions(widths, log.action).mean()).mean())
-
-
-def coverage(candidates: BanditCandidates, k: int, share: float) -> Alarm | None:
-    """An alarm where the policy of class k is uncovered in more than 1 % of contexts."""
-    name = candidates.classes[k].name
-    message = (
-        f"the policy of {name} leaves what the log covers in {share:.1%} of contexts; log more of the actions it wants"
-    )
-    return Alarm("coverage", message) if share > _UNCOVERED_SHARE else None
+def uncovered_share(candidates: BanditCandidates, k: int, action: Int[np.ndarray, " N"]) -> float:
+    """Share of the log's contexts in which class k is more than 5 times as wide at `action` as on average as logged."""
+    widths = candidates.fits[k].widths(candidates.log.context)
+    logged = at_actions(widths, candidates.log.action).mean()
+    return float((at_actions(widths, action) > _UNCOVERED * logged).mean())
 
 
 def fold_of(log: BanditLog, folds: int, seed: int) -> Int[np.ndarray, " N"]:
@@ -297,15 +289,34 @@ def selection_of(
     pessimistic: bool = False,
     q: Q | None = None,
 ) -> Selection:
-    """The selection of class `index`, or of a mixture whose value function is `q`."""
-    name = "mixture" if index is None else candidates.classes[index].name
-    if verdict == "certified" and index is not None and not candidates.classes[index].certifies:
+    """The selection of class `index`, or of a mixture whose value function is `q`, with what speaks against it."""
+    sizes, log = (len(candidates.classes), candidates.log.num_actions), candidates.log
+    if index is None:
+        assert q is not None
+        return Selection(None, "mixture", rule, verdict, *sizes, alarms, q=(q,)).made_from(log)
+    own = candidates.bound(index) if pessimistic else LowerBound(candidates.fits[index].model, 0.0)
+    chosen = Selection(index, candidates.classes[index].name, rule, verdict, *sizes, alarms, q=(own,)).made_from(log)
+    if verdict == "insufficient data":
+        return chosen
+    share = uncovered_share(candidates, index, own(log.context).argmax(1))
+    doubts = _doubts(candidates, index, share)
+    verdict = "uncertified" if any(doubt.name in _SPOILS for doubt in doubts) else verdict
+    return replace(chosen, verdict=verdict, alarms=(*alarms, *doubts), uncovered=share)
+
+
+def _doubts(candidates: BanditCandidates, index: int, share: float) -> list[Alarm]:
+    """What the log cannot say about the policy of a class that is uncovered in `share` of contexts."""
+    found, name = [], candidates.classes[index].name
+    if share > _UNCOVERED_SHARE:
+        message = f"the policy of {name} leaves what the log covers in {share:.1%} of contexts; log more of its actions"
+        found.append(Alarm(_COVERAGE, message))
+    if never := np.setdiff1d(np.arange(candidates.log.num_actions), candidates.log.action).tolist():
+        labels = ", ".join(candidates.log.labels[a] for a in never[:5])
+        found.append(Alarm("never tried", f"nobody can know what {labels} would bring; the log holds no row of it"))
+    if not candidates.classes[index].certifies:
         message = f"the features of {name} come from the same rewards, so that its bounds are too narrow to certify it"
-        verdict, alarms = "uncertified", (*alarms, Alarm("learned features", message))
-    own = candidates.bound(index or 0) if pessimistic else LowerBound(candidates.fits[index or 0].model, 0.0)
-    sizes = (len(candidates.classes), candidates.log.num_actions)
-    chosen = Selection(index, name, rule, verdict, *sizes, alarms, q=(own if q is None else q,))
-    return chosen.made_from(candidates.log)
+        found.append(Alarm("learned features", message))
+    return found
 
 
 def _too_little(log: BanditLog) -> str | None:

@@ -115,7 +115,8 @@ class HoldOutTD(Rule):
 class RegressedBellman(Rule):
     """The class nearest to the largest class's fit of its own target.
 
-    The largest class is at distance 0 from itself, so that it is chosen unless another one ties.
+    The largest class is at distance 0 from itself, so that it is chosen unless another one ties; a network is not,
+    since training again changes it.
     """
 
     def select(self, candidates: Candidates) -> Selection:

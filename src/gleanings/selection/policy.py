@@ -13,14 +13,13 @@ from gleanings.selection.bandit_rules import (
     Auto,
     BanditCandidates,
     BanditRule,
-    coverage,
     evidence,
     excess_losses,
     fold_of,
-    uncovered_share,
 )
 from gleanings.selection.candidates import fit_candidates
 from gleanings.selection.classes import PrefixLinear
+from gleanings.selection.networks import Mlp, MlpHead
 from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, Estimate, Estimator
 from gleanings.selection.overlap import overlap
 from gleanings.selection.pessimistic import PRACTICAL, BanditClass, HeadLinear, Pessimism
@@ -31,7 +30,7 @@ from gleanings.selection.selection import Rule, Selection
 ESTIMATORS: dict[str, Estimator] = {"DR": DR(), "SNDR": SNDR(), "IPS": IPS(), "SNIPS": SNIPS(), "DM": DM()}
 AUTO = Auto()
 _WEIGHTED = ("IPS", "SNIPS")
-_SPOILS = ("never logged", "effective sample size", "largest weight", "mean weight", "propensity", "coverage", "rows")
+_SPOILS = ("never logged", "effective sample size", "largest weight", "mean weight", "propensity")
 _MIN_REWARD_ROWS, _MAX_DUPLICATES = 10.0, 0.05
 
 
@@ -48,7 +47,7 @@ def select_policy(
 
     With an alarm about coverage or overlap the choice is uncertified; where nothing in the log speaks for it the
     verdict is 'insufficient data'. Propensities that are not logged are estimated, with an alarm, and the values that
-    rest on them alone are left out. Rules for decision processes, such as ModBE, need linear classes on the context.
+    rest on them alone are left out. Rules for decision processes, such as ModBE, need classes of the context.
     ConfigError: a share outside (0, 1/2], or such a rule with other classes.
     """
     if not 0 < report_fraction <= 0.5:
@@ -61,14 +60,11 @@ def select_policy(
     found = rule.select(candidates) if isinstance(rule, BanditRule) else _by_process(rule, candidates)
     if found.verdict == "insufficient data":
         return found.made_from(log)
-    policy, covered_share, alarms = found.act(rows.context), None, list(found.alarms)
-    if found.index is not None:
-        covered_share = uncovered_share(candidates, found.index, found.act(kept.context))
-        alarms += _given(coverage(candidates, found.index, covered_share))
+    policy = found.act(rows.context)
     unproven = evidence(candidates, found.index) if isinstance(rule, BanditRule) else None
     assert rows.propensity is not None
     covered = overlap(rows.action, rows.propensity, policy, kept.action)
-    alarms += [*_given(unproven), *covered.alarms(), *_log_alarms(log, logged)]
+    alarms = [*found.alarms, *([unproven] if unproven else []), *covered.alarms(), *_log_alarms(log, logged)]
     spoilt = "uncertified" if any(a.name in _SPOILS for a in alarms) else found.verdict
     return replace(
         found.made_from(log),
@@ -76,19 +72,20 @@ def select_policy(
         alarms=tuple(alarms),
         value=_values(rows, policy, candidates.fits[-1].values(rows.context), logged),
         overlap=covered,
-        uncovered=covered_share,
         losses=_losses(candidates),
     )
 
 
 def _by_process(rule: Rule, candidates: BanditCandidates) -> Selection:
     """The choice of a rule for decision processes, for which a bandit log has one stage."""
-    linear = [c for c in candidates.classes if isinstance(c, HeadLinear)]
-    if len(linear) < len(candidates.classes):
-        raise ConfigError(f"{type(rule).__name__} on a bandit log needs linear classes on the context")
-    log = candidates.log
-    ridge = candidates.pessimism.ridge / len(log)
-    nested = [PrefixLinear(linear[-1].map, c.dim, ridge, c.name) for c in linear]
+    log, nested = candidates.log, []
+    for c in candidates.classes:
+        if isinstance(c, MlpHead):
+            nested.append(Mlp(c.width, c.steps))
+        elif isinstance(c, HeadLinear):
+            nested.append(PrefixLinear(c.map, c.dim, candidates.pessimism.ridge / len(log), c.name))
+        else:
+            raise ConfigError(f"{type(rule).__name__} on a bandit log needs classes of the context, not {c.name}")
     return rule.select(fit_candidates(nested, None, log.as_transitions(), seed=candidates.seed))
 
 
@@ -125,10 +122,6 @@ def repeated_share(log: BanditLog) -> float:
 def _losses(candidates: BanditCandidates) -> dict[str, tuple[float, float]]:
     mean, error = excess_losses(candidates.losses)
     return {c.name: (float(m), float(e)) for c, m, e in zip(candidates.classes, mean, error, strict=True)}
-
-
-def _given(alarm: Alarm | None) -> list[Alarm]:
-    return [] if alarm is None else [alarm]
 
 
 def _values(rows: BanditLog, policy: np.ndarray, model: np.ndarray, logged: bool) -> dict[str, Estimate]:
