@@ -74,8 +74,9 @@ class Mlp(FunctionClass):
 
     The linear part is first solved for by ridge regression on what the start leaves over, then everything is trained.
     steps: of one regression, a multiple of 10. sweep_steps: of each sweep of fitted Q iteration but the first, which
-    goes on from the sweep before. rate: the first learning rate; it falls to zero along a cosine. A tenth of the rows
-    is held out, and the weights that fit it best are kept. ConfigError: a width below 1, or other numbers of steps.
+    goes on from the sweep before. rate: the first learning rate; it falls to zero along a cosine. A tenth of the rows,
+    the same in every fit to as many, is held out, and the weights that fit it best are kept. ConfigError: a width
+    below 1, or other numbers of steps.
     """
 
     width: int = eqx.field(static=True)
@@ -109,9 +110,9 @@ class Mlp(FunctionClass):
     ) -> Net:
         """A network trained from random hidden layers that do not reach the values yet."""
         mean, scale = _scales(observation)
-        columns = len(mean)
-        nothing = Weights(*(jnp.zeros(shape) for shape in _shapes(num_actions, columns, 0)))
-        return self._train(Net(mean, scale, nothing), observation, action, target, key, self.steps)
+        return self._train(
+            Net(mean, scale, _nothing(num_actions, len(mean))), observation, action, target, key, self.steps
+        )
 
     def regress_from(
         self,
@@ -230,8 +231,11 @@ def _increasing(widths: Sequence[int]) -> list[int]:
     return widths
 
 
-def _shapes(actions: int, columns: int, width: int) -> list[tuple[int, ...]]:
-    return [(actions,), (actions, columns), (width, columns), (width,), (width, width), (width,), (actions, width)]
+def _nothing(actions: int, columns: int) -> Weights:
+    """All values zero, and no hidden units."""
+    zeros = jnp.zeros
+    hidden = (zeros((0, columns)), zeros(0), zeros((0, 0)), zeros(0), zeros((actions, 0)))
+    return Weights(zeros(actions), zeros((actions, columns)), *hidden)
 
 
 def _scales(observation: Any) -> tuple[Array, Array]:
@@ -253,10 +257,8 @@ def _net_of(q: Q, observation: Any) -> Net | None:
 def _linear_net(q: LinearQ, mean: Array, scale: Array) -> Net:
     """A linear q on the leading columns as a network without hidden units."""
     raw = jnp.pad(q.weights[:, 1:], ((0, 0), (0, len(mean) - q.weights.shape[1] + 1)))
-    actions, columns = raw.shape
-    hidden = (jnp.zeros(shape) for shape in _shapes(actions, columns, 0)[2:])
-    bias = q.weights[:, 0] + raw @ mean
-    return Net(mean, scale, Weights(*(bias, raw * scale, *hidden)))
+    start = _nothing(*raw.shape)
+    return Net(mean, scale, start._replace(bias=q.weights[:, 0] + raw @ mean, linear=raw * scale))
 
 
 def _hidden(w: Weights, x: Array) -> Array:
@@ -287,13 +289,15 @@ class _Draws(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("size", "steps"))
 def _draw(n: Array, key: Array, size: int, steps: int) -> _Draws:
-    """Hold out a tenth of the first n rows, and draw batches from the others."""
-    order_key, batch_key = jax.random.split(key)
+    """Hold out a tenth of the first n rows, and draw batches from the others.
+
+    The tenth depends on n alone, so that a fit that another one starts from has not seen it.
+    """
     held = jnp.maximum(n // _HELD_OUT, 1)
-    order = jnp.argsort(jnp.where(jnp.arange(size) < n, jax.random.uniform(order_key, (size,)), 2.0))
+    order = jnp.argsort(jnp.where(jnp.arange(size) < n, jax.random.uniform(stream(0, "held-out"), (size,)), 2.0))
     unseen = order[: -(-size // _HELD_OUT)]
     shape = (steps // _CHECK_EVERY, _CHECK_EVERY, _BATCH)
-    batches = order[jax.random.randint(batch_key, shape, held, n)]
+    batches = order[jax.random.randint(key, shape, held, n)]
     return _Draws(batches, unseen, (jnp.arange(len(unseen)) < held) / held)
 
 

@@ -70,8 +70,7 @@ def merge(parts: Any) -> dict[str, Any]:
 
 
 def _cartpole(seed: int, rows: int, widths: Sequence[int]) -> dict[str, Any]:
-    log_key, play_key = jax.random.split(stream(seed, "networks-cartpole"))
-    log = cartpole_log(rows, log_key)
+    log = cartpole_log(rows, stream(seed, "networks-log"))
     data = Transitions(
         np.asarray(observation(log.state)),
         np.asarray(log.action),
@@ -91,7 +90,7 @@ def _cartpole(seed: int, rows: int, widths: Sequence[int]) -> dict[str, Any]:
         "mean-max": MeanMaxQ().select(widened).index,
         "largest": LargestClass().select(widened).index,
     }
-    steps = [float(_play(widened.fits(k)[0], play_key)) for k in range(len(widths))]
+    steps = [float(_play(widened.fits(k)[0], stream(seed, "networks-play"))) for k in range(len(widths))]
     by_class = {c.name: steps[k] for k, c in enumerate(widened.classes)}
     by_rule = {rule: steps[index or 0] for rule, index in chosen.items()}
     return {
