@@ -17,8 +17,8 @@ RULE_LABELS = {
     VALUED: "select_policy with Auto",
 }
 PROBLEMS = {
-    "a-uniform": "a, nested, uniform log",
-    "a-greedy": "a, nested, greedy log",
+    "a-uniform": "a, uniform log",
+    "a-greedy": "a, greedy log",
     "b": "b, cover",
     "c": "c, mixing",
     "d": "d, impossible pair",

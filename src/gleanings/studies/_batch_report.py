@@ -13,7 +13,7 @@ from gleanings.studies._batch_trials import BEST, RULES
 
 
 def thumbnail(evidence: Evidence) -> str:
-    """Regret of the rules at the largest n of each problem."""
+    """Regret of the rules at the largest n of each problem; of a with the uniform log."""
     return _bars(evidence.values, thumbnail=True)
 
 
@@ -52,15 +52,15 @@ def render(evidence: Evidence, verdict: Verdict, report: Report) -> None:
 
 
 def _bars(values: dict[str, Any], thumbnail: bool = False) -> str:
-    last = {}
-    for cell, found in ordered(values["cells"]):
-        last[problem_of(cell)] = (rows_of(cell), found)
+    last = {problem_of(cell): found for cell, found in ordered(values["cells"])}
+    if thumbnail:  # the letter alone has room, and the second log of a would take the place of the first
+        last = {problem.split(",")[0]: found for problem, found in reversed(last.items())}
+        last = dict(reversed(last.items()))
     series = []
     for name in ("ccs", "slope", "hold-out", "auto", BEST):
-        intervals = [_mean(found[name]) for _, found in last.values()]
+        intervals = [_mean(found[name]) for found in last.values()]
         y, low, high = ([getattr(i, k) for i in intervals] for k in ("estimate", "low", "high"))
-        labels = [problem if not thumbnail else problem.split(",")[0] for problem in last]
-        series.append(Series(RULE_LABELS[name], labels, y, low, high))
+        series.append(Series(RULE_LABELS[name], list(last), y, low, high))
     return figure_bars(series, value_label="regret", thumbnail=thumbnail)
 
 

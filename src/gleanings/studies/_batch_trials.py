@@ -75,9 +75,7 @@ def trials(problem: str, n: int, seeds: range, scale: float = _SCALE) -> Lists:
     """Regret of every rule [seeds], and of the best single class's policy in hindsight."""
     found = _empty()
     for seed in seeds:
-        _append(
-            found, {name: regret for name, (regret, _) in decide(_MAKERS[problem](n, seed=seed), seed, scale).items()}
-        )
+        _append(found, decide(_MAKERS[problem](n, seed=seed), seed, scale))
     return found
 
 
@@ -92,7 +90,7 @@ def decide(problem: BanditProblem, seed: int, scale: float) -> dict[str, tuple[f
 def _record(problem: BanditProblem, seed: int, found: Lists, counts: dict[str, dict[str, int]]) -> None:
     """Add one log to the regrets, and to the certificates those of the rules and of Auto by `select_policy`."""
     decided = decide(problem, seed, _SCALE)
-    _append(found, {name: regret for name, (regret, _) in decided.items()})
+    _append(found, decided)
     pessimism = Pessimism(scale=_SCALE, sigma=SIGMA)
     whole = select_policy(problem.log, problem.classes, RULES["auto"], pessimism=pessimism, seed=seed)
     decided[VALUED] = problem.regret(whole.act(problem.context)), whole.verdict == "certified"
@@ -111,8 +109,8 @@ def _no_counts() -> dict[str, dict[str, int]]:
     return {name: {"trials": 0, "certified": 0, "wrong": 0} for name in (*RULES, VALUED)}
 
 
-def _append(found: Lists, regrets: dict[str, float]) -> None:
-    for name, regret in regrets.items():
+def _append(found: Lists, decided: dict[str, tuple[float, bool]]) -> None:
+    for name, (regret, _) in decided.items():
         found[name].append(regret)
 
 
