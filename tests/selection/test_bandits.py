@@ -262,8 +262,8 @@ def test_classes_from_words():
     ]
     for word, message in (
         ("tree", "unknown class"),
-        ("linear:9", "not a number of columns"),
-        ("linear:3,1", "increase"),
+        ("linear:9", "not a whole number from 1 to 5, or all"),
+        ("linear:3,1", "in the order of their sizes"),
     ):
         with pytest.raises(ConfigError, match=message):
             parse_classes([word], log)

@@ -5,7 +5,8 @@ import pytest
 
 from gleanings.selection.bandit import BanditLog
 from gleanings.selection.bandit_rules import BanditCandidates
-from gleanings.selection.pessimistic import BanditClass, HeadLinear, heads
+from gleanings.selection.classes import Identity
+from gleanings.selection.pessimistic import BanditClass, HeadLinear, heads, leading_features
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_residual_and_degrees_are_those_of_the_hat_matrix(log):
     fit, ridge = HeadLinear(4).fit(log, 0.1), 0.1 * np.eye(4)
     residual, degrees = 0.0, 0.0
     for a in range(4):
-        phi, reward = HeadLinear(4).features(log.context)[log.action == a], log.reward[log.action == a]
+        phi, reward = leading_features(Identity(), 4, log.context)[log.action == a], log.reward[log.action == a]
         hat = phi @ np.linalg.inv(phi.T @ phi + ridge) @ phi.T
         residual, degrees = residual + np.square(reward - hat @ reward).sum(), degrees + np.trace(hat)
     assert fit.residual == pytest.approx(residual, rel=1e-9)

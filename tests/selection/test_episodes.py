@@ -30,7 +30,7 @@ def test_episodes_become_transitions_and_say_what_is_left_out():
     assert (data.observation[:, 0] * scale + TABLE["s0"].mean()).round(4).tolist() == [1, 10, 2, 11]
     assert (data.next_observation[:3, 0] * scale + TABLE["s0"].mean()).round(4).tolist() == [2, 11, 3]
     assert data.terminal.tolist() == [False, False, False, True]
-    assert data.continues.round(4).tolist() == [0.9, 0.9, 0.9, 0]
+    np.testing.assert_allclose(data.continues, [0.9, 0.9, 0.9, 0], rtol=1e-6)
     assert data.initial is not None
     assert data.initial.tolist() == [True, True, False, False]
     assert data.group is not None
@@ -50,7 +50,12 @@ def test_next_columns_need_no_episode_and_drop_nothing():
     assert data.dropped == ""
     assert len(data.reward) == 6
     np.testing.assert_allclose(data.next_observation - data.observation, 0.5 / TABLE["s0"].std(), rtol=1e-5)
-    assert Transitions.from_table(table, action="a", reward="r", episode="trip").observation.shape == (6, 2)
+    assert Transitions.from_table(table, action="a", reward="r", episode="trip", terminal="done").observation.shape == (
+        6,
+        1,
+    )
+    with pytest.raises(ConfigError, match="no column 'next_done'"):
+        Transitions.from_table(table, action="a", reward="r", episode="trip")
 
 
 def test_stages_follow_one_another():
@@ -68,7 +73,7 @@ def test_stages_follow_one_another():
         ({}, {"episode": None}, ConfigError, "name the column of the episode, or add next_"),
         ({}, {"episode": "tripp"}, ConfigError, "no column 'tripp'; did you mean 'trip'"),
         ({"done": np.array([0, 0, 2, 1, 0, 0])}, {"terminal": "done"}, DataError, "'done': 1 rows are neither 0 nor 1"),
-        ({"r": np.full(6, np.inf)}, {}, DataError, "reward: 4 rows are not finite|reward: 3 rows are not finite"),
+        ({"r": np.full(6, np.inf)}, {}, DataError, "reward: 6 rows are not finite"),
         ({"s0": np.array([np.nan] * 6)}, {}, DataError, "column 's0': 6 values are not finite"),
         ({"a": np.array(["go"] * 6)}, {}, ConfigError, "one action only"),
         ({"t": np.array([0.5] * 6)}, {"stage": "t"}, DataError, "column 't': 6 rows are not a stage"),

@@ -267,7 +267,12 @@ def test_words_for_networks():
         "mlp[16]",
     ]
     assert [c.name for c in parse_classes(["mlp:4"], log)] == ["mlp[4]"]
-    bad = {"mlp:x": "not a width", "mlp:": "unknown class", "mlp:8,4": "must increase", "mlp:0": "not a width"}
+    bad = {
+        "mlp:x": "not a whole number",
+        "mlp:": "unknown class",
+        "mlp:8,4": "in the order of their sizes",
+        "mlp:0": "not a whole number",
+    }
     for word, message in bad.items():
         with pytest.raises(ConfigError, match=message):
             parse_classes([word], log)

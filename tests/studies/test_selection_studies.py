@@ -5,7 +5,7 @@ import pytest
 
 from gleanings import studies
 from gleanings.core.report import Report
-from gleanings.core.study import Cost, Evidence, StudyConfig, run_study
+from gleanings.core.study import Cost, Evidence, StudyConfig, run_study, write_report
 from gleanings.studies import _batch_judge, _modbe_judge, modbe
 from gleanings.studies._batch_trials import BEST, RULES, VALUED, trials
 from gleanings.studies._modbe_networks import NETWORK_RULES, STARTS, merge, network_trials
@@ -123,6 +123,7 @@ def test_reports_render_made_up_evidence(study, made_up, tmp_path):
     found = made_up()
     if study is MODBE:
         steps = {rule: [100.0, 120.0, 90.0] for rule in CARTPOLE_RULES}
+        steps["best"] = [180.0, 195.0, 190.0]
         cell = {"steps": steps, "blind": [True, False, True], "failures": [3, 4, 5]}
         found.values["cartpole"] = {"n1000": cell, "n4000": cell}
         found.values["networks"] = made_up_networks()
@@ -132,7 +133,11 @@ def test_reports_render_made_up_evidence(study, made_up, tmp_path):
     assert "nan" not in text.lower().replace("nano", "")
     assert study.thumbnail(found).lstrip().startswith("<svg")
     if study is MODBE:
-        assert text.index("Where ModBE loses") < text.index("Networks") < text.index("The variance trap")
+        assert text.index("CartPole") < text.index("Networks") < text.index("The variance trap")
+        page = write_report(study, found, study.decide(found), tmp_path / "whole.html").read_text()
+        first = page.index("On CartPole with noisy velocities and 1000 logged steps ModBE")
+        assert first < page.index("the method loses") < page.index("Decision rule")
+        assert first < page.index("Claim")
 
 
 @pytest.mark.parametrize("study", [MODBE, BATCH], ids=lambda s: s.name)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 
@@ -179,35 +180,39 @@ def next_values(stage: Rows, weights: Float[Array, "M A D"]) -> Float[Array, "M 
 
 def compare(factor: Float[Array, "H A D D"], rows: Rows, fits: Fits, masks: Float[Array, "M D"]) -> Comparisons:
     """Each class against each larger one at each stage."""
-
-    def one_stage(stage: tuple[Array, Rows, Fits]) -> Comparisons:
-        factor, own, fits = stage
-        return jax.vmap(lambda w, y: _compare_one(factor, own, w, y, masks))(*fits)
-
-    found = jax.lax.map(one_stage, (factor, rows, fits))
-    return found._replace(rows=found.rows[:, 0])
+    return jax.lax.map(lambda stage: _compare_stage(stage[0], stage[1], stage[2], masks), (factor, rows, fits))
 
 
-def _compare_one(factor: Array, own: Rows, weights: Array, target: Array, masks: Array) -> Comparisons:
-    def predict(weights: Array) -> Array:
-        values = jnp.einsum("nd,mad->mna", own.features, weights)
-        return jnp.take_along_axis(values, own.action[None, :, None], -1)[..., 0]
-
-    small, large = predict(weights[None])[0], predict(regress(factor, own, target, masks))
-    rows = own.valid.sum()
+def _compare_stage(factor: Array, own: Rows, fits: Fits, masks: Array) -> Comparisons:
+    """The comparisons of a stage, from one product of the rows with the weights of all pairs of classes."""
+    classes, valid = len(masks), own.valid.sum()
+    # Pairs (k, j) with j >= k; the others are never read, and would double the work.
+    k, j = np.triu_indices(classes)
+    chosen = _chosen(own, len(factor))
+    b = jnp.einsum("kn,na,ni->kai", fits.targets, chosen, own.features, optimize="optimal")
+    z = jnp.einsum("aij,kaj->kai", factor, b)
+    pairs = jnp.einsum("aij,pi,pai->paj", factor, masks[j], z[k], optimize="optimal")
+    values = jnp.einsum("nd,pad->pna", own.features, jnp.concatenate([fits.weights, pairs]))
+    values = (values * jax.nn.one_hot(own.action, len(factor), dtype=values.dtype)).sum(-1)
+    small, large = values[:classes], values[classes:]
 
     def mean(x: Array) -> Array:
-        return (x * own.valid).sum(-1) / rows
+        return x @ own.valid / valid
 
-    squares, excess = (large - target) ** 2, (small - target) ** 2 - (large - target) ** 2
-    deviation = excess - mean(excess)[:, None]
+    losses = (small - fits.targets) ** 2
+    squares = (large - fits.targets[k]) ** 2
+    excess = losses[k] - squares
+    error = jnp.sqrt(mean((excess - mean(excess)[:, None]) ** 2) / valid)
+    nothing = jnp.zeros((classes, classes), values.dtype)
     return Comparisons(
-        small=mean((small - target) ** 2),
-        large=mean(squares),
-        se=jnp.sqrt(mean(deviation**2) / rows),
-        gap=mean((small - large[-1]) ** 2),
-        effective_rows=effective_rows(small - target, target, own.train + own.valid),
-        rows=rows,
+        small=mean(losses),
+        large=nothing.at[k, j].set(mean(squares)),
+        se=nothing.at[k, j].set(error),
+        gap=mean((small - large[j == classes - 1]) ** 2),
+        effective_rows=jax.vmap(lambda e, y: effective_rows(e, y, own.train + own.valid))(
+            small - fits.targets, fits.targets
+        ),
+        rows=valid,
     )
 
 

@@ -3,11 +3,12 @@
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from gleanings.core.config import from_dict
@@ -26,7 +27,7 @@ from gleanings.selection.selection import Cell, Certificate, Selection
 DECISION, POLICY = "decision.json", "policy.npz"
 _STRUCTURE = "structure"
 _KNOWN = (LinearQ, Net, Weights, Identity, RandomFourier, Pca, HiddenLayer, LowerBound, Highest, HeadModel)
-_TYPES = {known.__name__: known for known in _KNOWN}
+_TYPES: dict[str, Callable[..., Any]] = {known.__name__: known for known in _KNOWN}
 
 
 def save_selection(found: Selection, folder: str | Path) -> None:
@@ -99,8 +100,10 @@ def _built(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return value
     if "array" in value:
         return arrays[value["array"]]
-    parts = {name: _built(item, arrays) for name, item in value.items() if name != "type"}
-    return _TYPES[value["type"]](**parts)
+    parts: dict[str, Any] = {name: _built(item, arrays) for name, item in value.items() if name != "type"}
+    if value["type"] == HeadModel.__name__:  # which keeps double precision
+        return HeadModel(**parts)
+    return _TYPES[value["type"]](**{k: jnp.asarray(x) if isinstance(x, np.ndarray) else x for k, x in parts.items()})
 
 
 def _facts(facts: dict[str, Any]) -> dict[str, Any]:
