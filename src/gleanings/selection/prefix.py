@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from gleanings.selection.classes import AnyArray
 
 _RELATIVE_NOISE = 1e-3
+_BLOCK = 24
 
 
 class Rows(NamedTuple):
@@ -60,14 +61,30 @@ def factors(rows: Rows, num_actions: int, ridge: float | Array) -> Float[Array, 
     NaN where that is not positive definite in the precision of the features.
     """
 
-    def one_stage(stage: Rows) -> Array:
+    def gram(stage: Rows) -> Array:
         chosen = _chosen(stage, num_actions)
-        gram = jnp.einsum("na,ni,nj->aij", chosen, stage.features, stage.features, optimize="optimal")
-        identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)
-        lower = jnp.linalg.cholesky(gram + ridge * stage.train.sum() * identity)
-        return jax.vmap(lambda one: solve_triangular(one, identity, lower=True))(lower)
+        return jnp.einsum("na,ni,nj->aij", chosen, stage.features, stage.features, optimize="optimal")
 
-    return jax.lax.map(one_stage, rows)
+    size = rows.features.shape[-1]
+    penalties = ridge * rows.train.sum(-1)[:, None, None, None] * jnp.eye(size, dtype=rows.features.dtype)
+    grams = jax.lax.map(gram, rows) + penalties
+    # One matrix at a time: what XLA has for batches of them is several times slower than LAPACK.
+    flat = jax.lax.map(lambda one: _inverse(jnp.linalg.cholesky(one)), grams.reshape(-1, size, size))
+    return flat.reshape(grams.shape)
+
+
+def _inverse(lower: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """Inverse of a lower triangle, from those of its two diagonal blocks.
+
+    Solving for the whole triangle at once wakes LAPACK's threads, which costs ten times what this does.
+    """
+    size = len(lower)
+    if size <= _BLOCK:
+        return solve_triangular(lower, jnp.eye(size, dtype=lower.dtype), lower=True)
+    half = size // 2
+    first, last = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
+    corner = -last @ lower[half:, :half] @ first
+    return jnp.block([[first, jnp.zeros_like(lower[:half, half:])], [corner, last]])
 
 
 def regress(
@@ -192,28 +209,31 @@ def _compare_stage(factor: Array, own: Rows, fits: Fits, masks: Array) -> Compar
     b = jnp.einsum("kn,na,ni->kai", fits.targets, chosen, own.features, optimize="optimal")
     z = jnp.einsum("aij,kaj->kai", factor, b)
     pairs = jnp.einsum("aij,pi,pai->paj", factor, masks[j], z[k], optimize="optimal")
-    values = jnp.einsum("nd,pad->pna", own.features, jnp.concatenate([fits.weights, pairs]))
-    values = (values * jax.nn.one_hot(own.action, len(factor), dtype=values.dtype)).sum(-1)
-    small, large = values[:classes], values[classes:]
+    values = _at_actions(own, jnp.concatenate([fits.weights, pairs]))
+    small, large, targets = values[:, :classes], values[:, classes:], fits.targets.T
 
     def mean(x: Array) -> Array:
-        return x @ own.valid / valid
+        return own.valid @ x / valid
 
-    losses = (small - fits.targets) ** 2
-    squares = (large - fits.targets[k]) ** 2
-    excess = losses[k] - squares
-    error = jnp.sqrt(mean((excess - mean(excess)[:, None]) ** 2) / valid)
+    errors = small - targets
+    squares = (large - targets[:, k]) ** 2
+    excess = errors[:, k] ** 2 - squares
+    error = jnp.sqrt(mean((excess - mean(excess)) ** 2) / valid)
     nothing = jnp.zeros((classes, classes), values.dtype)
     return Comparisons(
-        small=mean(losses),
+        small=mean(errors**2),
         large=nothing.at[k, j].set(mean(squares)),
         se=nothing.at[k, j].set(error),
-        gap=mean((small - large[j == classes - 1]) ** 2),
-        effective_rows=jax.vmap(lambda e, y: effective_rows(e, y, own.train + own.valid))(
-            small - fits.targets, fits.targets
-        ),
+        gap=mean((small - large[:, j == classes - 1]) ** 2),
+        effective_rows=jax.vmap(lambda e, y: effective_rows(e, y, own.train + own.valid))(errors.T, fits.targets),
         rows=valid,
     )
+
+
+def _at_actions(own: Rows, weights: Array) -> Array:
+    """Values `[n, P]` at the logged actions under weights `[P, A, D]`."""
+    values = own.features @ weights.reshape(-1, weights.shape[-1]).T
+    return jnp.take_along_axis(values.reshape(-1, *weights.shape[:2]), own.action[:, None, None], 2)[..., 0]
 
 
 def effective_rows(
