@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gleanings.core.errors import ConfigError, DataError
-from gleanings.data.tables import columns_of, read_table
+from gleanings.data.tables import column_names, columns_of, read_table
 
 COLUMNS = {
     "arm": np.array(["a", "b", "a"]),
@@ -107,13 +107,47 @@ def test_other_mistakes(tmp_path):
         columns_of({"a": np.zeros((2, 2))})
 
 
-def test_random_damage_is_a_data_error_or_harmless(tmp_path):
-    rng, raw = np.random.default_rng(0), write_csv(tmp_path / "t.csv").read_bytes()
+def write_npz(path, **columns):
+    np.savez(path, **(COLUMNS | columns))
+    return path
+
+
+def test_npz_agrees_and_takes_plain_columns_only(tmp_path):
+    path = write_npz(tmp_path / "t.npz")
+    same(read_table(path))
+    same(read_table(path, ["x"], 2), {"x": COLUMNS["x"][:2]})
+    assert column_names(path) == list(COLUMNS)
+    with pytest.raises(ConfigError, match="no column 'y'"):
+        read_table(path, ["y"])
+    for columns, message in (
+        ({"x": np.zeros((3, 2))}, r"found shape \(3, 2\), expected one value a row"),
+        ({"x": np.zeros(3, complex)}, "found dtype '<c16', expected numbers, booleans or text"),
+        ({"x": np.array([{}, {}, {}])}, "not of a plain array|found dtype"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_table(write_npz(path, **columns))
+    with pytest.raises(ConfigError, match="differ in length"):
+        read_table(write_npz(path, x=np.zeros(2)))
+
+
+def test_text_of_an_npz_file_is_checked(tmp_path):
+    path, text = tmp_path / "t.npz", np.array(["aa"])
+    np.savez(path, a=text)
+    raw = path.read_bytes().replace(text.tobytes(), b"\xff" * text.nbytes)
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"not Unicode|damaged"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz"])
+def test_random_damage_is_a_data_error_or_harmless(tmp_path, ending):
+    write = {"csv": write_csv, "npz": write_npz}[ending]
+    rng, raw = np.random.default_rng(0), write(tmp_path / f"t.{ending}").read_bytes()
     for _ in range(200):
         mutant = bytearray(raw)
         for _ in range(rng.integers(1, 4)):
             mutant[rng.integers(len(mutant))] = rng.integers(256)
-        path = tmp_path / "m.csv"
+        path = tmp_path / f"m.{ending}"
         path.write_bytes(bytes(mutant[: rng.integers(1, len(mutant) + 1)]))
         with contextlib.suppress(DataError, ConfigError):
             read_table(path)

@@ -276,5 +276,5 @@ def test_words_for_networks():
     for word, message in bad.items():
         with pytest.raises(ConfigError, match=message):
             parse_classes([word], log)
-    with pytest.raises(ConfigError, match="smaller classes first"):
+    with pytest.raises(ConfigError, match="in the order of their sizes"):
         parse_classes(["mlp:4", "linear:2"], log)

@@ -52,6 +52,8 @@ def _sizes(word: str, columns: int) -> list[Size]:
         return [Size("constant", 0)]
     if kind not in ("linear", "rff", "mlp") or not arguments:
         raise ConfigError(f"unknown class {word!r}; use {_WORDS}")
+    if not columns:
+        raise ConfigError(f"{word}: there is no column of the context; use constant")
     counts = []
     for argument in arguments.split(","):
         limit = columns if kind == "linear" else _LARGEST

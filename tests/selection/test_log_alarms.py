@@ -1,0 +1,112 @@
+"""What a table may hold, and what makes every value from it doubtful."""
+
+import numpy as np
+import pytest
+
+from gleanings.core.errors import ConfigError, DataError
+from gleanings.selection import BanditLog, Smallest, parse_classes, select_policy
+from gleanings.selection.bandit_rules import fold_of
+from gleanings.selection.policy import repeated_share
+from gleanings.selection.propensities import estimate_propensities
+
+
+def table(n: int = 600, seed: int = 0) -> dict[str, np.ndarray]:
+    """The logger prefers `b` where x is large; the reward of `b` is x."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n)
+    chance = 1 / (1 + np.exp(-x))
+    b = rng.random(n) < chance
+    reward = np.where(b, x, 0.2) + 0.3 * rng.normal(size=n)
+    p = np.where(b, chance, 1 - chance)
+    return {"arm": np.where(b, "b", "a"), "r": reward, "p": p, "x": x, "chance": chance}
+
+
+def read(columns: dict[str, np.ndarray], **options) -> BanditLog:
+    return BanditLog.from_table(columns, **({"action": "arm", "reward": "r", "context": ["x"]} | options))
+
+
+def alarms(log: BanditLog) -> list[str]:
+    return [alarm.name for alarm in select_policy(log, parse_classes(["constant", "linear:all"], log)).alarms]
+
+
+def test_one_probability_column_for_each_action():
+    columns = table()
+    each = columns | {"propensity:b": columns["chance"], "propensity:a": 1 - columns["chance"]}
+    log = read(each, context=None)
+    assert log.encoding is not None
+    assert log.encoding.names == ("p", "x", "chance")
+    assert log.propensity is not None
+    np.testing.assert_allclose(log.propensity, columns["p"])
+    with pytest.raises(ConfigError, match="no column 'propensity:a'"):
+        read({name: column for name, column in each.items() if name != "propensity:a"})
+    with pytest.raises(DataError, match="propensities: 600 rows are not 1 in sum"):
+        read(each | {"propensity:a": columns["chance"] + 1})
+
+
+def test_propensities_that_were_not_logged_are_estimated_and_flagged():
+    columns = table(3000)
+    log = read(columns)
+    found = select_policy(log, parse_classes(["constant", "linear:all"], log))
+    assert (found.verdict, found.alarms[0].name) == ("uncertified", "propensity")
+    assert list(found.value) == ["DR", "SNDR", "DM"]
+    truth = np.maximum(columns["x"], 0.2).mean()
+    assert abs(found.value["DR"].value - truth) < 4 * found.value["DR"].se + 0.02
+    folds = np.arange(3000) % 5
+    estimated = estimate_propensities(log.context, log.action, 2, folds)
+    assert np.abs(estimated - columns["p"]).mean() < 0.02
+    # Not fitted on the row itself: an action that only one fold holds gets next to no probability there.
+    rare = np.where(folds == 0, 2, log.action)
+    assert estimate_propensities(log.context, rare, 3, folds)[folds == 0].max() < 0.01
+
+
+def test_text_with_many_values_is_hashed_on_request():
+    columns = table(200) | {"page": np.array([f"/{i % 70}" for i in range(200)])}
+    with pytest.raises(ConfigError, match=r"'page' has 70 different texts; .* \(--hash 64, buckets=64\)"):
+        read(columns, context=["page"])
+    log = read(columns, context=["page"], buckets=16)
+    assert log.context.shape == (200, 16)
+    assert (log.context.sum(1) == 1).all()
+    assert (log.context[0] == log.context[70]).all()
+    assert log.encoding is not None
+    assert log.encoding.transform({"page": np.array(["/new"])}).sum() == 1
+
+
+def test_copies_of_rows_and_rare_rewards_raise_alarms():
+    columns = table()
+    again = {name: np.concatenate([column, column[:60]]) for name, column in columns.items()}
+    assert alarms(read(columns, propensity="p")) == []
+    assert "duplicates" in alarms(read(again, propensity="p"))
+    user = np.concatenate([np.arange(600), np.arange(60)])
+    assert "duplicates" not in alarms(read(again | {"user": user}, propensity="p", group="user"))
+    few = columns | {"x": np.round(columns["x"] > 0), "r": np.round(columns["r"] > 0)}
+    assert repeated_share(read(few)) == 0
+    rare = columns | {"r": (np.arange(600) % 150 == 0).astype(float)}
+    assert "rare reward" in alarms(read(rare, propensity="p"))
+
+
+def test_a_group_is_never_chosen_on_and_valued_on():
+    columns = table(400) | {"user": np.repeat(np.arange(80), 5)}
+    log = read(columns, propensity="p", group="user")
+    found = select_policy(log, parse_classes(["constant"], log), Smallest(), seed=1)
+    assert found.value["DR"].n == 80
+    assert isinstance(found.log, BanditLog)
+    assert (np.bincount(fold_of(found.log, 5, 2), minlength=5) == 80).all()
+
+
+@pytest.mark.parametrize("arms", [2, 60])
+def test_an_action_with_one_row_and_many_actions(arms):
+    rng = np.random.default_rng(1)
+    arm = np.concatenate([np.arange(arms), rng.integers(0, arms, 400)])
+    columns = {"arm": arm, "r": rng.normal(size=len(arm)), "x": rng.normal(size=len(arm))}
+    log = read(columns)
+    found = select_policy(log, parse_classes(["constant", "linear:all"], log))
+    assert np.isfinite(found.value["DR"].value)
+    assert found.act(log.context).shape == (len(arm), arms)
+
+
+def test_a_table_without_context_has_one_class():
+    columns = {name: table()[name] for name in ("arm", "r", "p")}
+    log = BanditLog.from_table(columns, action="arm", reward="r", propensity="p")
+    assert select_policy(log, parse_classes(["constant"], log)).name == "constant"
+    with pytest.raises(ConfigError, match="linear:all: there is no column of the context; use constant"):
+        parse_classes(["constant", "linear:all"], log)
