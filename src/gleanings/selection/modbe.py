@@ -68,6 +68,11 @@ class Choice(NamedTuple):
     tolerance: Float[Array, "H M M"]
     excess: Float[Array, "H M M"]
 
+    @property
+    def certified(self) -> Bool[Array, ""]:
+        """Whether a larger class tested the choice and could have rejected it."""
+        return (jnp.argmin(self.rejected) < len(self.rejected) - 1) & ~self.blind & ~self.vacuous
+
 
 def choose_by_modbe(found: Comparisons, n_params: Float[Array, " M"], config: ModBEConfig) -> Choice:
     """The first class that no larger one rejects at any stage; n_params is NaN where paired_t shall judge.

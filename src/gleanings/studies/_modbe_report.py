@@ -41,6 +41,7 @@ _ROWS = (
     "the first measured size at which half of the seeds reject. Plain: rows x tolerance / difference; corrected: the "
     "difference freed from the variance of both fits. The aim was 80 %."
 )
+_WRONG_REGRET, _WRONG_STEPS = 0.05, 10
 _CONTROLS = {
     "c1": "C1, one stage",
     "c2": "C2, no trap",
@@ -70,6 +71,7 @@ def render(evidence: Evidence, verdict: Verdict, report: Report) -> None:
     _tests(values, report)
     _grid_table(values, report)
     _controls_table(values, report)
+    _certificates(values, report)
     _rows_table(values.get("rows", {}), report)
 
 
@@ -218,6 +220,30 @@ def _controls_table(values: dict[str, Any], report: Report) -> None:
     if rows:
         heads = ["control", "cell", *(_LABELS[rule] for rule in RULES)]
         report.table(heads, rows, "Controls; those that ModBE loses are among them.")
+
+
+def _certificates(values: dict[str, Any], report: Report) -> None:
+    """How often a choice that ModBE certified was wrong."""
+    groups: dict[str, list[tuple[bool, bool]]] = {}
+    for name, cell in values["cells"].items():
+        behind = np.asarray(cell["regret"]["modbe"]) - np.asarray(cell["regret"]["best"])
+        pairs = zip(cell["certified"], (behind > _WRONG_REGRET).tolist(), strict=True)
+        groups.setdefault(_CONTROLS.get(name[:2], "variance trap"), []).extend(pairs)
+    for name, cell in values["cartpole"].items():
+        behind = np.asarray(cell["steps"]["best"]) - np.asarray(cell["steps"]["modbe"])
+        groups[f"CartPole, {name[1:]} rows"] = list(
+            zip(cell["certified"], (behind > _WRONG_STEPS).tolist(), strict=True)
+        )
+    rows = [
+        [name, len(pairs), sum(sure for sure, _ in pairs), sum(sure and wrong for sure, wrong in pairs)]
+        for name, pairs in groups.items()
+    ]
+    certified, wrong = (sum(row[i] for row in rows) for i in (2, 3))
+    text = (
+        f"Wrong: worse than the best class by more than {_WRONG_REGRET:g}, on CartPole by more than {_WRONG_STEPS} "
+        f"steps. Of {certified} certified choices {wrong} are wrong, {wrong / max(certified, 1):.1%}; the aim was 5 %."
+    )
+    report.table(["problem", "choices", "certified", "certified and wrong"], rows, text)
 
 
 def _rows_table(found: dict[str, Any], report: Report) -> None:

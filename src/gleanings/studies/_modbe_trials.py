@@ -50,7 +50,7 @@ class Cell:
 
 def trials(cells: Iterable[Cell], seeds: range) -> dict[str, dict[str, Any]]:
     """By cell: of every rule's choice the regret [seeds] and the mean Bellman error, summed over stages; ModBE's and
-    hold-out's choices; mean delta / zeta.
+    hold-out's choices, and whether ModBE's is certified; mean delta / zeta.
     """
     found = {}
     for cell in cells:
@@ -58,11 +58,12 @@ def trials(cells: Iterable[Cell], seeds: range) -> dict[str, dict[str, Any]]:
         keys = jax.vmap(root)(jnp.asarray(seeds))
         shape = Trap(0.0, cell.trap.stages, cell.trap.columns, cell.trap.nuisance, cell.trap.signals, cell.trap.noise)
         result = _run(shape, cell.dims, size, jnp.float32(cell.n), jnp.float32(cell.trap.q), keys)
-        regret, choices, ratio, bellman = (np.asarray(x) for x in result)
+        regret, choices, ratio, bellman, certified = (np.asarray(x) for x in result)
         found[cell.name] = {
             "regret": {rule: regret[:, i].tolist() for i, rule in enumerate(RULES)},
             "choice": {rule: choices[:, RULES.index(rule)].tolist() for rule in ("modbe", "hold-out")},
             "ratio": ratio.mean(0).tolist(),
+            "certified": certified.tolist(),
             "bellman": dict(zip(RULES, bellman.mean(0).tolist(), strict=True)),
         }
     return found
@@ -93,8 +94,8 @@ def compared(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array | 
 
 
 def _trial(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, key: Array) -> tuple[Array, ...]:
-    """Regret and class of each rule's choice, the largest delta / zeta over stages of each comparison, and the Bellman
-    error of each rule's choice.
+    """Of each rule's choice regret, class and Bellman error; the largest delta / zeta over stages of each comparison;
+    whether ModBE's choice is certified.
     """
     rows, factor, fits, found = compared(trap, dims, size, n, q, key)
     n_params = ACTIONS * jnp.asarray(dims, jnp.float32)
@@ -115,19 +116,22 @@ def _trial(trap: Trap, dims: tuple[int, ...], size: int, n: Array, q: Array, key
     }
     index = jnp.stack([chosen[rule] for rule in RULES])
     zeta = jnp.where(choice.tolerance > 0, choice.tolerance, 1)
-    return regret[index], index, ((choice.excess + choice.tolerance) / zeta).max(0), bellman[index]
+    return regret[index], index, ((choice.excess + choice.tolerance) / zeta).max(0), bellman[index], choice.certified
 
 
 def cartpole_trials(n: int, seeds: range) -> dict[str, Any]:
-    """Mean steps survived by every rule's choice [seeds], whether ModBE's test was blind, and failures in the log."""
+    """Mean steps survived by every rule's choice [seeds]; whether ModBE's test was blind, and its choice certified;
+    failures in the log.
+    """
     results = [[np.asarray(x) for x in _cartpole_trial(n, root(seed))] for seed in seeds]
-    steps, blind, failures = (np.stack(x) for x in zip(*results, strict=True))
+    steps, *facts = (np.stack(x) for x in zip(*results, strict=True))
     by_rule = {rule: steps[:, i].tolist() for i, rule in enumerate(CARTPOLE_RULES)}
-    return {"steps": by_rule, "blind": blind.tolist(), "failures": failures.tolist()}
+    names = ("blind", "certified", "failures")
+    return {"steps": by_rule} | {name: fact.tolist() for name, fact in zip(names, facts, strict=True)}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _cartpole_trial(n: int, key: Array) -> tuple[Array, Array, Array]:
+def _cartpole_trial(n: int, key: Array) -> tuple[Array, ...]:
     log_key, split_key, play_key = jax.random.split(key, 3)
     log, masks, possible = cartpole_log(n, log_key), leading(CARTPOLE_DIMS), (0.0, 1 / (1 - DISCOUNT))
     rows = cartpole_rows(log, split_key)
@@ -145,4 +149,5 @@ def _cartpole_trial(n: int, key: Array) -> tuple[Array, Array, Array]:
         "largest": jnp.asarray(len(CARTPOLE_DIMS) - 1),
         "best": steps.argmax(),
     }
-    return steps[jnp.stack([chosen[rule] for rule in CARTPOLE_RULES])], plain.blind, log.failed.sum()
+    index = jnp.stack([chosen[rule] for rule in CARTPOLE_RULES])
+    return steps[index], plain.blind, plain.certified, log.failed.sum()
