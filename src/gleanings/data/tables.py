@@ -3,8 +3,10 @@
 A column comes back as a NumPy array of floats, of booleans, or of text.
 """
 
+import contextlib
 import csv
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,7 +18,9 @@ from gleanings.core.errors import ConfigError, DataError
 from gleanings.data._npz import PLAIN, open_npz
 
 Columns = dict[str, np.ndarray]
-_MAX_LINE = 1 << 20
+_MAX_LINE, _MAX_CELL = 1 << 20, 1000
+_ABSENT = ("NAType", "NaTType")
+_EXACT = 2**53  # whole numbers up to here are different floats
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None, rows: int | None = None) -> Columns:
@@ -86,20 +90,44 @@ def _to_numpy(column: Any) -> np.ndarray:
 
 
 def _typed(column: np.ndarray) -> np.ndarray:
-    """Booleans as they are, numbers as floats, the rest as text."""
+    """Booleans as they are, numbers as floats, the rest as text; whole numbers that floats would merge are text."""
     if column.ndim != 1:
         raise ConfigError(f"a column has shape {column.shape}; expected one value a row")
+    if column.dtype.kind in "iu" and column.size and max(abs(int(column.min())), abs(int(column.max()))) > _EXACT:
+        return column.astype(np.str_)
+    if column.dtype.kind in "iuf":
+        return column.astype(np.float64)
     if column.dtype == bool:
         return column
-    try:
-        return column.astype(np.float64)
-    except (TypeError, ValueError):
-        return np.array(["" if value is None else str(value) for value in column.tolist()], dtype=np.str_)
+    items = column.tolist()
+    if items and all(isinstance(item, bool) for item in items):
+        return np.array(items)
+    if not any(isinstance(item, str | bytes) for item in items):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return np.array([math.nan if _is_missing(item) else item for item in items], dtype=np.float64)
+    return _text(["" if _is_missing(item) else str(item) for item in items])
+
+
+def _is_missing(item: Any) -> bool:
+    """None, NaN, or what pandas puts in their place."""
+    return (
+        item is None or (isinstance(item, float) and math.isnan(item)) or type(item).__name__ in ("NAType", "NaTType")
+    )
+
+
+def _text(items: Sequence[str]) -> np.ndarray:
+    # An array of text is as wide as its longest cell, so that one cell could fill the memory.
+    longest = max(map(len, items), default=0)
+    if longest > _MAX_CELL:
+        raise DataError(
+            f"a cell of {longest:,} characters; columns of text may have {_MAX_CELL:,}. Leave the column out"
+        )
+    return np.array(items, dtype=np.str_)
 
 
 def _read_csv(path: Path, columns: Sequence[str] | None, rows: int | None) -> Columns:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(_short_lines(file, path), strict=True)
             header = next(reader, None)
             if not header:
@@ -109,6 +137,8 @@ def _read_csv(path: Path, columns: Sequence[str] | None, rows: int | None) -> Co
             wanted = [header.index(name) for name in (columns or header)]
             table: list[list[str]] = []
             for row in reader:
+                if not row:
+                    continue
                 if len(row) != len(header):
                     raise DataError(f"{len(row)} fields, the header has {len(header)}", path, reader.line_num)
                 table.append([row[i] for i in wanted])
@@ -124,30 +154,39 @@ def _parsed(column: Sequence[str]) -> np.ndarray:
     if {"true", "false"} >= {value.lower() for value in column} and column:
         return np.array([value.lower() == "true" for value in column])
     try:
-        return np.array([value or "nan" for value in column], dtype=np.float64)
+        numbers = np.array([value or "nan" for value in column], dtype=np.float64)
     except ValueError:
-        return np.array(column, dtype=np.str_)
+        return _text(column)
+    # Codes such as 0150 are names, and so are whole numbers that floats would merge.
+    code = any(len(value) > 1 and value[0] == "0" and value[1].isdigit() for value in column)
+    merged = (np.abs(numbers) > _EXACT) & np.isfinite(numbers)
+    return _text(column) if code or merged.any() else numbers
 
 
 def _read_jsonl(path: Path, columns: Sequence[str] | None, rows: int | None) -> Columns:
-    table: list[list[Any]] = []
-    names: list[str] = []
+    records: list[dict[str, Any]] = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(_short_lines(file, path), 1):
                 record = json.loads(line)
                 if not isinstance(record, dict):
                     raise DataError("not an object of named values", path, number)
-                if not names:
+                records.append({name: record.get(name) for name in columns} if columns else record)
+                if not records[1:]:
                     require(record, columns or (), str(path))
-                    names = list(columns or record)
-                table.append([record.get(name) for name in names])
-                if len(table) == rows:
+                if len(records) == rows:
                     break
     except (ValueError, RecursionError) as error:
-        raise DataError(f"not JSON ({error})", path, len(table) + 1) from error
-    cells = list(zip(*table, strict=True))
-    return {name: _typed(np.array(column, dtype=object)) for name, column in zip(names, cells, strict=True)}
+        raise DataError(f"not JSON ({error})", path, len(records) + 1) from error
+    names = columns or list(dict.fromkeys(name for record in records for name in record))
+    return {name: _typed(_objects([record.get(name) for record in records])) for name in names}
+
+
+def _objects(items: list[Any]) -> np.ndarray:
+    """One object a row, also where the items are lists of equal length."""
+    column = np.empty(len(items), dtype=object)
+    column[:] = items
+    return column
 
 
 def _parquet_file(path: Path) -> Any:

@@ -1,5 +1,6 @@
 """A bandit log: contexts, the actions taken, their rewards, and how likely the logger was to take them."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gleanings.core.errors import ConfigError
-from gleanings.data.tables import Columns, require
+from gleanings.data.tables import Columns
 from gleanings.selection.encoding import (
     PER_ACTION,
     Encoding,
@@ -88,13 +89,20 @@ class BanditLog:
         per_action = [c for c in columns if c.startswith(PER_ACTION)]
         names = context_columns(columns, context, [*named, *per_action])
         encoding = fit_encoding(columns, names, missing, buckets)
-        labels, index = np.unique(action_labels(columns[action], action), return_inverse=True)
+        taken, index = np.unique(action_labels(columns[action], action), return_inverse=True)
+        labels = tuple(str(label) for label in taken)
+        chance = None if propensity is None else numbers(columns[propensity], propensity)
+        if propensity is None and per_action:
+            every, chances = _by_action(columns, labels)
+            index = np.array([every.index(label) for label in labels])[index]
+            labels = every
+            chance = np.stack([chances[label] for label in labels], 1)[np.arange(len(index)), index]
         return cls(
             encoding.transform(columns),
             index.astype(np.int32),
             numbers(columns[reward], reward),
-            _propensity(columns, propensity, labels, index, per_action),
-            tuple(str(label) for label in labels),
+            chance,
+            labels,
             None if group is None else np.unique(columns[group], return_inverse=True)[1],
             encoding,
         )
@@ -123,15 +131,30 @@ class BanditLog:
 _ROWS = ("context", "action", "reward", "propensity", "group")
 
 
-def _propensity(
-    columns: Columns, name: str | None, labels: np.ndarray, index: np.ndarray, per_action: list[str]
-) -> Float[np.ndarray, " N"] | None:
-    """The logged action's propensity, from its own column or from one column an action."""
-    if name:
-        return numbers(columns[name], name)
-    if not per_action:
-        return None
-    require(columns, [f"{PER_ACTION}{label}" for label in labels])
-    table = np.stack([numbers(columns[f"{PER_ACTION}{label}"], f"{PER_ACTION}{label}") for label in labels], 1)
-    refuse("propensities", np.abs(table.sum(1) - 1) > 1e-3, "not 1 in sum over the actions")
-    return table[np.arange(len(index)), index]
+def _by_action(columns: Columns, labels: Sequence[str]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """All actions that were logged or have a column of propensities, and these columns by action.
+
+    ConfigError: a logged action has none. DataError: no probabilities, or they do not sum to 1.
+    """
+    named = {_as_label(c.removeprefix(PER_ACTION), labels): c for c in columns if c.startswith(PER_ACTION)}
+    for label in labels:
+        if label not in named:
+            raise ConfigError(
+                f"no column {PER_ACTION + label!r} for a logged action; it has {', '.join(named.values())}"
+            )
+    chances = {label: numbers(columns[name], name) for label, name in named.items()}
+    for label, chance in chances.items():
+        refuse(f"column {named[label]!r}", ~((chance >= 0) & (chance <= 1)), "not in [0, 1]")
+    refuse("propensities", np.abs(sum(chances.values()) - 1) > 1e-3, "not 1 in sum over the actions")
+    return tuple(sorted(chances)), chances
+
+
+def _as_label(text: str, labels: Sequence[str]) -> str:
+    """What a column calls an action, as the actions' own column does: True and 1.0 are 1 among whole numbers."""
+    if text in labels:
+        return text
+    with contextlib.suppress(ValueError):
+        value = {"true": 1.0, "false": 0.0}.get(text.lower())
+        value = float(text) if value is None else value
+        return f"{value:.0f}" if value == round(value) else text
+    return text

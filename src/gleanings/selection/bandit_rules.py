@@ -13,13 +13,13 @@ from typing import Literal
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from gleanings.core.errors import ConfigError
 from gleanings.selection.alarm import Alarm
 from gleanings.selection.bandit import BanditLog
 from gleanings.selection.classes import Q
-from gleanings.selection.ope import DR, Estimator
+from gleanings.selection.ope import DR, Estimator, standard_error
 from gleanings.selection.pessimistic import (
     PRACTICAL,
     BanditClass,
@@ -34,7 +34,7 @@ from gleanings.selection.selection import Label, Selection
 _UNCOVERED, _UNCOVERED_SHARE = 5.0, 0.01
 _MIN_ROWS, _FOLDS = 50, 5
 _COVERAGE = "coverage"
-_SPOILS = (_COVERAGE, "never tried", "learned features")
+_SPOILS = (_COVERAGE, "never tried", "learned features", "one class")
 
 
 class BanditCandidates:
@@ -145,25 +145,33 @@ class HoldOut(BanditRule):
     ties: Literal["one_se", "argmin"] = eqx.field(static=True, default="one_se")
     pessimistic: bool = eqx.field(static=True, default=False)
 
+    def __check_init__(self) -> None:
+        if self.folds < 1 or self.ties not in ("one_se", "argmin"):
+            raise ConfigError(
+                f"HoldOut with {self.folds} folds and ties {self.ties!r}: use 1 or more; one_se or argmin"
+            )
+
     def _select(self, candidates: BanditCandidates) -> Selection:
         index = self.index(candidates)
         return selection_of(candidates, "HoldOut", index, "certified", pessimistic=self.pessimistic)
 
     def index(self, candidates: BanditCandidates) -> int:
         """The class."""
-        losses = self._losses(candidates)
+        losses, group = self._losses(candidates)
         if self.ties == "argmin":
             return int(losses.mean(1).argmin())
-        mean, error = excess_losses(losses)
+        mean, error = excess_losses(losses, group)
         return int(np.flatnonzero(mean <= error)[0])
 
-    def _losses(self, candidates: BanditCandidates) -> Float[np.ndarray, "M n"]:
+    def _losses(self, candidates: BanditCandidates) -> tuple[Float[np.ndarray, "M n"], Int[np.ndarray, " n"] | None]:
+        """Held-out losses and the groups of their rows."""
+        group = candidates.log.group
         if self.folds == _FOLDS:
-            return candidates.losses
-        folds = fold_of(candidates.log, max(self.folds, _FOLDS), candidates.seed)
+            return candidates.losses, group
+        folds = fold_of(candidates.log, _FOLDS if self.folds == 1 else self.folds, candidates.seed)
         if self.folds == 1:
             folds = np.where(folds == 0, 0, -1)
-        return candidates.held_out(folds)[:, folds >= 0]
+        return candidates.held_out(folds)[:, folds >= 0], None if group is None else group[folds >= 0]
 
 
 class PolicyValue(BanditRule):
@@ -182,6 +190,9 @@ class PolicyValue(BanditRule):
             policy = np.eye(log.num_actions)[model.argmax(1)]
             given = (judged.reward, judged.action, judged.propensity, policy, models[-1])
             values.append(self.estimator(*given).value)
+        if np.isnan(values).all():
+            alarm = Alarm("no overlap", "no class's policy ever plays a logged action; log more of what they want")
+            return selection_of(candidates, "PolicyValue", 0, "insufficient data", (alarm,))
         return selection_of(candidates, "PolicyValue", int(np.nanargmax(values)), "uncertified")
 
 
@@ -217,7 +228,8 @@ class Auto(BanditRule):
             return found
         careful = ComplexityCoverage()._select(candidates)
         message = f"{uncovered[0].message}. It fits best; instead of it the choice is pessimistic over all classes"
-        return replace(careful, rule="Auto", alarms=(Alarm(_COVERAGE, message),), uncovered=found.uncovered)
+        others = (alarm for alarm in found.alarms if alarm.name != _COVERAGE)
+        return replace(careful, rule="Auto", alarms=(Alarm(_COVERAGE, message), *others), uncovered=found.uncovered)
 
 
 def slope(values: Sequence[float], widths: Sequence[float]) -> int:
@@ -235,13 +247,15 @@ def slope(values: Sequence[float], widths: Sequence[float]) -> int:
     return accepted[-1]
 
 
-def excess_losses(losses: Float[np.ndarray, "M n"]) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]:
+def excess_losses(
+    losses: Float[np.ndarray, "M n"], group: Int[np.ndarray, " n"] | None
+) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]:
     """Mean loss of every class above the least one, and the standard error of that, paired by row."""
     best = losses[losses.mean(1).argmin()]
     # One class at a time: a log of a million rows has losses that should not be held twice.
-    found = [(excess.mean(), excess.std()) for excess in (row - best for row in losses)]
-    mean, spread = np.array(found).T
-    return mean, spread / math.sqrt(losses.shape[1])
+    found = [(excess.mean(), standard_error(excess, group)) for excess in (row - best for row in losses)]
+    mean, error = np.array(found).T
+    return mean, error
 
 
 def evidence(candidates: BanditCandidates, index: int | None) -> Alarm | None:
@@ -254,13 +268,13 @@ def evidence(candidates: BanditCandidates, index: int | None) -> Alarm | None:
         return None
     smallest = candidates.classes[0].name
     if index is not None:
-        mean, error = excess_losses(candidates.losses)
+        mean, error = excess_losses(candidates.losses, candidates.log.group)
         shown, message = mean[0] > error[0], f"no class predicts rewards better than {smallest}; take that one"
     else:
         reward = candidates.log.reward
         best = candidates.losses[candidates.losses.mean(1).argmin()]
         gain = np.square(reward - reward.mean()) - best
-        shown = gain.mean() > 2 * gain.std() / math.sqrt(len(gain))
+        shown = gain.mean() > 2 * standard_error(gain, candidates.log.group)
         message = "no class predicts rewards better than their mean does; log more, or other contexts"
     return None if shown else Alarm("no evidence", message)
 
@@ -274,10 +288,26 @@ def uncovered_share(candidates: BanditCandidates, k: int, action: Int[np.ndarray
 
 def fold_of(log: BanditLog, folds: int, seed: int) -> Int[np.ndarray, " N"]:
     """Random fold of each row, whole groups together."""
-    rng = np.random.default_rng(seed)
+    places, groups = _places(log, seed)
+    return (places % folds)[groups]
+
+
+def set_apart(log: BanditLog, fraction: float, seed: int) -> Bool[np.ndarray, " N"]:
+    """Random rows, or whole groups, which make up `fraction` of them. ConfigError: all or none of them would."""
+    places, groups = _places(log, seed)
+    count = round(fraction * len(places))
+    if not 0 < count < len(places):
+        raise ConfigError(f"{len(places)} groups of rows: nothing is left to choose or to value on; log more of them")
+    return (places < count)[groups]
+
+
+def _places(log: BanditLog, seed: int) -> tuple[Int[np.ndarray, " G"], Int[np.ndarray, " N"]]:
+    """Place of each group in a random order, and the group of each row; a row is a group where none are given."""
+    if seed < 0:
+        raise ConfigError(f"seed {seed}: must not be negative")
     group = np.arange(len(log)) if log.group is None else log.group
     names, index = np.unique(group, return_inverse=True)
-    return (rng.permutation(len(names)) % folds)[index]
+    return np.random.default_rng(seed).permutation(len(names)), index
 
 
 def selection_of(
@@ -298,15 +328,27 @@ def selection_of(
     chosen = Selection(index, candidates.classes[index].name, rule, verdict, *sizes, alarms, q=(own,)).made_from(log)
     if verdict == "insufficient data":
         return chosen
-    share = uncovered_share(candidates, index, own(log.context).argmax(1))
-    doubts = _doubts(candidates, index, share)
-    verdict = "uncertified" if any(doubt.name in _SPOILS for doubt in doubts) else verdict
-    return replace(chosen, verdict=verdict, alarms=(*alarms, *doubts), uncovered=share)
+    return doubted(candidates, chosen)
+
+
+def doubted(candidates: BanditCandidates, chosen: Selection) -> Selection:
+    """The choice of one class with alarms where the log cannot speak for its policy, which are no certificate's."""
+    assert chosen.index is not None
+    share = uncovered_share(candidates, chosen.index, chosen.act(candidates.log.context).argmax(1))
+    doubts = _doubts(candidates, chosen.index, share)
+    spoilt = chosen.verdict == "certified" and any(doubt.name in _SPOILS for doubt in doubts)
+    verdict: Label = "uncertified" if spoilt else chosen.verdict
+    return replace(chosen, verdict=verdict, alarms=(*chosen.alarms, *doubts), uncovered=share)
 
 
 def _doubts(candidates: BanditCandidates, index: int, share: float) -> list[Alarm]:
     """What the log cannot say about the policy of a class that is uncovered in `share` of contexts."""
-    found, name = [], candidates.classes[index].name
+    found, name, rows = [], candidates.classes[index].name, len(candidates.log)
+    if len(candidates.classes) == 1:
+        found.append(Alarm("one class", f"nothing was compared with {name}; add a smaller and a larger class"))
+    if (dimension := candidates.fits[-1].dimension) > rows:
+        message = f"{candidates.classes[-1].name} has {dimension} parameters for {rows} rows; only the ridge holds them"
+        found.append(Alarm("parameters", message))
     if share > _UNCOVERED_SHARE:
         message = f"the policy of {name} leaves what the log covers in {share:.1%} of contexts; log more of its actions"
         found.append(Alarm(_COVERAGE, message))
@@ -322,6 +364,8 @@ def _doubts(candidates: BanditCandidates, index: int, share: float) -> list[Alar
 def _too_little(log: BanditLog) -> str | None:
     if len(log) < _MIN_ROWS:
         return f"{len(log)} rows; at least {_MIN_ROWS} are needed"
+    if log.group is not None and (groups := len(np.unique(log.group))) < 2 * _FOLDS:
+        return f"{groups} groups; at least {2 * _FOLDS} are needed"
     if not np.ptp(log.reward):
         return "the reward is the same in every row"
     return None

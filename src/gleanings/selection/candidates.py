@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,7 @@ from gleanings.core.errors import ConfigError, GleaningsError, NumericsError
 from gleanings.core.keys import root
 from gleanings.selection import prefix
 from gleanings.selection.classes import FunctionClass, LinearQ, PrefixLinear, Q
-from gleanings.selection.fqi import backup, fqi, possible_values, values_of
+from gleanings.selection.fqi import backup, default_sweeps, fqi, possible_values, values_of
 from gleanings.selection.log import Split, Transitions
 from gleanings.selection.prefix import Comparisons
 
@@ -130,10 +131,10 @@ class PrefixCandidates(Candidates):
     classes: list[PrefixLinear]
 
     def __init__(
-        self, classes: Sequence[PrefixLinear], data: Transitions, split: Split, key: Array, sweeps: int = 100
+        self, classes: Sequence[PrefixLinear], data: Transitions, split: Split, key: Array, sweeps: int | None = None
     ) -> None:
-        super().__init__(classes, fqi, data, split, key)
-        self._sweeps = sweeps
+        super().__init__(classes, partial(fqi, sweeps=sweeps), data, split, key)
+        self._sweeps = sweeps or default_sweeps(data.discount)
 
     def fits(self, k: int) -> list[Q]:
         """The fit of class k, one q a stage."""
@@ -171,10 +172,11 @@ def fit_candidates(
     data: Transitions,
     *,
     valid_fraction: float = 0.2,
+    sweeps: int | None = None,
     key: Array | None = None,
     seed: int = 0,
 ) -> Candidates:
-    """Candidates with a random split; `fit` is any offline learner, None for fitted Q iteration.
+    """Candidates with a random split; `fit` is any offline learner, None for fitted Q iteration in `sweeps` sweeps.
 
     fit(model_class, transitions, key) returns one q, x [B, D] -> [B, A], a stage. Leading linear classes of one feature
     map are then solved all at once. ConfigError: no class, two of one name, or sizes that decrease.
@@ -186,10 +188,21 @@ def fit_candidates(
     linear = [c for c in classes if isinstance(c, PrefixLinear)]
     if len(linear) == len(names) and any(b.dim <= a.dim for a, b in pairwise(linear)):
         raise ConfigError(f"classes {names}: nested classes must stand in the order of their sizes")
-    alike = all(c.features is linear[0].features and c.ridge == linear[0].ridge for c in linear)
+    if len(linear) < len(names) and (misplaced := _misplaced(classes)):
+        raise ConfigError(f"classes {misplaced}: nested classes must stand in the order of their sizes")
+    alike = all(eqx.tree_equal(c.features, linear[0].features) and c.ridge == linear[0].ridge for c in linear)
     if fit is None and len(linear) == len(names) and alike:
-        return PrefixCandidates(linear, data, split, key)
-    return Candidates(classes, fit or fqi, data, split, key)
+        return PrefixCandidates(linear, data, split, key, sweeps)
+    return Candidates(classes, fit or partial(fqi, sweeps=sweeps), data, split, key)
+
+
+def _misplaced(classes: Sequence[Any]) -> str:
+    """Names of a network and a smaller class behind it, if there are such."""
+    for before, after in pairwise(classes):
+        width = getattr(before, "width", None)
+        if width and (isinstance(after, PrefixLinear) or getattr(after, "width", width + 1) <= width):
+            return f"{before.name}, {after.name}"
+    return ""
 
 
 def _finite(found: tuple[prefix.Fits, Comparisons]) -> bool:
@@ -209,9 +222,11 @@ def _worst_condition(rows: prefix.Rows, num_actions: int, ridge: float) -> tuple
 
 
 def _stacked(data: Transitions, split: Split, largest: PrefixLinear) -> prefix.Rows:
-    """Rows by stage, padded to the longest one."""
+    """Rows by stage, padded so that logs of about one length compile once."""
     stages = [data.at(stage) for stage in range(data.num_stages)]
-    length = max(map(len, stages))
+    longest = max(map(len, stages))
+    step = max(1 << max(longest.bit_length() - 3, 0), 64)
+    length = -(-longest // step) * step
 
     def gather(values: Any, dtype: Any) -> Array:
         padded = [np.pad(values[rows], [(0, length - len(rows))] + [(0, 0)] * (values.ndim - 1)) for rows in stages]

@@ -14,6 +14,7 @@ from gleanings.core.errors import ConfigError, DataError
 from gleanings.data.tables import Columns, column_names, columns_of, read_table, require
 
 MAX_LEVELS = 50
+_MAX_RANGE, _ROUNDING = 10_000, 1e-12
 OTHER = "other"
 PER_ACTION, NEXT = "propensity:", "next_"
 Missing = Literal["refuse", "indicator"]
@@ -43,17 +44,21 @@ class ColumnEncoding:
         return [self.name, *([f"{self.name} missing"] * self.indicator)]
 
     def transform(self, column: np.ndarray) -> Float[np.ndarray, "N C"]:
-        """Encoded values; a text level that was not seen is the level `other`, or all zero where there is none."""
+        """Encoded values; a text level that was not seen is the level `other`, or all zero where there is none.
+
+        DataError: text among numbers, or numbers missing where none was when this was fitted.
+        """
         if self.levels is not None:
-            text = column.astype(np.str_)
+            text = as_text(column)
             known = np.isin(text, self.levels)
             text = np.where(known, text, OTHER)
             return (text[:, None] == np.array(self.levels)[None]).astype(np.float64)
         if self.buckets:
-            levels, index = np.unique(column.astype(np.str_), return_inverse=True)
+            levels, index = np.unique(as_text(column), return_inverse=True)
             return np.eye(self.buckets)[[zlib.crc32(str(level).encode()) % self.buckets for level in levels]][index]
-        values = column.astype(np.float64)
+        values = numbers(column, self.name)
         missing = np.isnan(values)
+        refuse(f"column {self.name!r}", missing & (not self.indicator) | np.isinf(values), "not finite")
         scaled = (np.where(missing, self.mean, values) - self.mean) / self.scale
         return np.stack([scaled, missing.astype(np.float64)][: 1 + self.indicator], 1)
 
@@ -90,19 +95,27 @@ def fit_encoding(
     which puts the mean there and adds a column that says so.
     """
     require(table, names)
+    if buckets < 0:
+        raise ConfigError(f"{buckets} buckets for text: 0 for none, or a positive number")
     return Encoding(tuple(_fit_column(name, table[name], missing, buckets) for name in names))
 
 
 def expand_columns(given: Sequence[str], there: Sequence[str]) -> list[str]:
-    """Column names with ranges such as `x0:x9` written out. ConfigError: a column that is not there."""
+    """Column names with ranges such as `x0:x9` written out.
+
+    ConfigError: a column that is not there, or a range that runs backwards or is longer than 10,000.
+    """
     names: list[str] = []
     for item in given:
         match = _RANGE.fullmatch(item)
-        if match and item not in there:
-            first, last = int(match["first"]), int(match["last"])
-            names += [f"{match['stem']}{i}" for i in range(first, last + 1)]
-        else:
+        if not match or item in there:
             names.append(item)
+            continue
+        first, last, width = int(match["first"]), int(match["last"]), len(match["first"])
+        if not 0 <= last - first <= _MAX_RANGE:
+            raise ConfigError(f"range {item}: it must rise, by at most {_MAX_RANGE:,}")
+        numbered = [f"{i:0{width}d}" for i in range(first, last + 1)]
+        names += [f"{match['stem']}{number}" for number in numbered]
     require(there, names)
     return names
 
@@ -110,8 +123,10 @@ def expand_columns(given: Sequence[str], there: Sequence[str]) -> list[str]:
 def table_columns(table: Any, named: Sequence[str], context: Sequence[str] | None, rows: int | None) -> Columns:
     """Columns of a path, dict or data frame; of a file only those that are named, next_* and propensity:*.
 
-    ConfigError: a named column is not there. DataError: no rows.
+    ConfigError: a named column is not there, or `rows` is below 1. DataError: no rows.
     """
+    if rows is not None and rows < 1:
+        raise ConfigError(f"rows {rows}: at least 1 is needed")
     if not isinstance(table, str | Path):
         columns = columns_of(table)
     else:
@@ -128,8 +143,13 @@ def table_columns(table: Any, named: Sequence[str], context: Sequence[str] | Non
 
 
 def context_columns(columns: Columns, context: Sequence[str] | None, others: Sequence[str]) -> list[str]:
-    """The columns of the context: those given, or all but the `others`."""
-    return expand_columns(context, list(columns)) if context else [c for c in columns if c not in others]
+    """The columns of the context: those given, or all but the `others`. ConfigError: a given one is among them."""
+    if not context:
+        return [c for c in columns if c not in others]
+    names = expand_columns(context, list(columns))
+    if both := [name for name in names if name in others]:
+        raise ConfigError(f"column {both[0]!r} is in the context and has another part too; leave it out of one")
+    return names
 
 
 def action_labels(column: np.ndarray, name: str) -> np.ndarray:
@@ -140,7 +160,17 @@ def action_labels(column: np.ndarray, name: str) -> np.ndarray:
     values = column.astype(np.float64)
     refuse(f"column {name!r}", ~np.isfinite(values), "not finite")
     refuse(f"column {name!r}", values != np.round(values), "not whole numbers")
+    refuse(f"column {name!r}", np.abs(values) > 2**53, "too large to be told apart; write them as text")
     return values.astype(np.int64)
+
+
+def as_text(column: np.ndarray) -> np.ndarray:
+    """A column as text; whole numbers without a point, as files that hold nothing else are read as numbers."""
+    if column.dtype.kind in "US":
+        return column
+    if column.dtype == bool:
+        return np.where(column, "true", "false")
+    return np.array([f"{value:.0f}" if value == np.round(value) else str(value) for value in column.tolist()], np.str_)
 
 
 def numbers(column: np.ndarray, name: str) -> Float[np.ndarray, " N"]:
@@ -160,7 +190,7 @@ def refuse(name: str, bad: Bool[np.ndarray, " N"], what: str) -> None:
 
 def _fit_column(name: str, column: np.ndarray, missing: Missing, buckets: int) -> ColumnEncoding:
     if column.dtype.kind in "US":
-        levels = np.unique(column)
+        levels = np.unique(as_text(column))
         if len(levels) > MAX_LEVELS and buckets:
             return ColumnEncoding(name, buckets=buckets)
         if len(levels) > MAX_LEVELS:
@@ -177,4 +207,5 @@ def _fit_column(name: str, column: np.ndarray, missing: Missing, buckets: int) -
         )
     known = values[np.isfinite(values)]
     mean, scale = (float(known.mean()), float(known.std())) if known.size else (0.0, 0.0)
-    return ColumnEncoding(name, None, 0, mean, scale if scale > 0 else 1.0, bool(bad.size))
+    varies = scale > _ROUNDING * max(abs(mean), scale) > 0
+    return ColumnEncoding(name, None, 0, mean, scale if varies else 1.0, bool(bad.size))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from gleanings.core.errors import ConfigError
+from gleanings.core.errors import ConfigError, DataError
 from gleanings.data.tables import Columns, require
 from gleanings.selection.encoding import NEXT, Encoding, Missing, fit_encoding, numbers, refuse
 
@@ -47,7 +47,9 @@ def read_steps(
     following = None if ids is None else next_rows(ids)
     if any(NEXT + name in columns for name in names):
         require(columns, [NEXT + name for name in names])
-        later = fitted.transform({name: columns[NEXT + name] for name in names}).astype(np.float32)
+        # What follows an end does not matter, and is often left empty.
+        following_columns = {name: np.where(ends, columns[name], columns[NEXT + name]) for name in names}
+        later = fitted.transform(following_columns).astype(np.float32)
         known = np.ones(rows, bool)
     elif following is None:
         raise ConfigError("no way to the next observation: name the column of the episode, or add next_* columns")
@@ -59,7 +61,9 @@ def read_steps(
             known |= stages == stages.max()
     count = int((~known).sum())
     dropped = f"{count} of {rows} rows left out: cut off without a next observation" if count else ""
-    first = None if following is None else _first(following)
+    if count == rows:
+        raise DataError(f"no rows left: {dropped.replace('left out', 'are')}")
+    first = None if following is None else _first(following) & (stages == 0 if stages is not None else True)
     return Steps(
         now,
         later,

@@ -1,5 +1,6 @@
 """Fitted Q iteration and evaluation in any function class: backwards over stages, or in sweeps with a discount."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -20,10 +21,11 @@ def fqi(
     data: Transitions,
     key: Array,
     *,
-    sweeps: int = 100,
+    sweeps: int | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> list[Q]:
-    """Fitted Q iteration: one q a stage, or a single one after `sweeps` regressions of a discounted process.
+    """Fitted Q iteration: one q a stage, or a single one after `sweeps` regressions of a discounted process,
+    by default as many as `default_sweeps`.
 
     Targets are clipped to `value_range`, by default to what the rewards of a discounted process make possible.
     ConfigError: the class returns something else than [B, A]. NumericsError: values that are not finite.
@@ -41,7 +43,7 @@ def fqe(
     policy: Sequence[Policy],
     key: Array,
     *,
-    sweeps: int = 100,
+    sweeps: int | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> list[Q]:
     """Fitted Q evaluation of a deterministic policy, one function x [B, D] -> action [B] a stage; else as `fqi`."""
@@ -87,11 +89,16 @@ def possible_values(data: Transitions) -> tuple[float, float] | None:
     return low / (1 - data.discount), high / (1 - data.discount)
 
 
+def default_sweeps(discount: float) -> int:
+    """Sweeps after which a discounted process has 99 % of its value: discount^sweeps <= 0.01, at most 1000."""
+    return 1 if not 0.01 < discount < 1 else min(math.ceil(math.log(0.01) / math.log(discount)), 1000)
+
+
 def _iterate(
     model_class: FunctionClass,
     data: Transitions,
     key: Array,
-    sweeps: int,
+    sweeps: int | None,
     value_range: tuple[float, float] | None,
     next_value: NextValue,
 ) -> list[Q]:
@@ -99,7 +106,7 @@ def _iterate(
     staged = data.stage is not None
     later: Q | None = None
     fits: list[Q] = []
-    for step in range(data.num_stages if staged else sweeps):
+    for step in range(data.num_stages if staged else sweeps or default_sweeps(data.discount)):
         stage = data.num_stages - 1 - step if staged else 0
         rows = data.at(stage)
         y = backup(data, rows, later, next_value, stage + 1 if staged else 0, bounds)

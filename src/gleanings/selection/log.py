@@ -142,7 +142,7 @@ class Transitions:
     def split(self, valid_fraction: float = 0.2, seed: int = 0) -> Split:
         """Random rows, or whole groups, for validation, the same share of every stage where there are no groups.
 
-        ConfigError: a share outside (0, 1).
+        ConfigError: a share outside (0, 1), or a single group.
         """
         if not 0 < valid_fraction < 1:
             raise ConfigError(f"valid_fraction {valid_fraction}: must lie between 0 and 1")
@@ -150,6 +150,8 @@ class Transitions:
         valid = np.zeros(len(self.reward), bool)
         if self.group is not None:
             names = rng.permutation(np.unique(self.group))
+            if len(names) < 2:
+                raise ConfigError("transitions: one group, such as one episode; nothing is left to hold out")
             valid = np.isin(self.group, names[: max(1, round(valid_fraction * len(names)))])
         else:
             for stage in range(self.num_stages):

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gleanings.core.errors import ConfigError
 from gleanings.core.keys import root
@@ -36,9 +36,12 @@ class ModBE(Rule):
         noise = optimisation_noise(candidates, found, int(np.argmin(choice.rejected)))
         if noise:
             verdict, alarms = "uncertified", (*alarms, noise)
-        certificate = certificate_of(candidates, found, choice)
+        paired = np.isnan(np.asarray(n_params)) | (config.tolerance == "paired_t")
+        certificate = certificate_of(candidates, found, choice, paired)
         selected = selection_of(candidates, "ModBE", index, verdict, (*alarms, *_crowded(candidates)), certificate)
-        return replace(selected, q=tuple(candidates.refit(index))) if config.refit else selected
+        if not config.refit or selected.verdict == "insufficient data":
+            return selected
+        return replace(selected, q=tuple(candidates.refit(index)))
 
     def _compare(
         self, candidates: Candidates, config: ModBEConfig, n_params: Float[Array, " M"]
@@ -92,7 +95,7 @@ def _judge(candidates: Candidates, found: Comparisons, choice: Choice) -> tuple[
     if bool(choice.vacuous):
         message = f"a tolerance exceeds the whole error of {name}, so no test could have failed; log more rows"
         return "uncertified", (Alarm("vacuous", message),)
-    return ("certified" if last > 0 else "uncertified"), ()
+    return ("certified" if bool(choice.certified) else "uncertified"), ()
 
 
 def _crowded(candidates: Candidates) -> tuple[Alarm, ...]:
@@ -128,7 +131,7 @@ class RegressedBellman(Rule):
 class FQE(Rule):
     """The class whose greedy policy has the highest value by fitted Q evaluation in the largest class."""
 
-    sweeps: int = eqx.field(static=True, default=100)
+    sweeps: int | None = eqx.field(static=True, default=None)
 
     def select(self, candidates: Candidates) -> Selection:
         """The choice, never certified."""
@@ -261,8 +264,10 @@ def optimisation_noise(candidates: Candidates, found: Comparisons, accepted: int
     return Alarm("optimisation noise", message + "the tests measure training, not the class; train longer")
 
 
-def certificate_of(candidates: Candidates, found: Comparisons, choice: Choice) -> Certificate:
-    """Every comparison made with a larger class."""
+def certificate_of(
+    candidates: Candidates, found: Comparisons, choice: Choice, paired: Bool[np.ndarray, " M"]
+) -> Certificate:
+    """Every comparison made with a larger class; a `paired` tolerance falls with the root of the rows."""
     names, cells = [c.name for c in candidates.classes], []
     stages, classes = np.shape(found.small)
     for k in range(classes):
@@ -272,7 +277,7 @@ def certificate_of(candidates: Candidates, found: Comparisons, choice: Choice) -
                     continue
                 delta = float(found.small[h, k] - found.large[h, k, j])
                 zeta, rows = float(choice.tolerance[h, k, j]), int(found.rows[h])
-                needed = rows * zeta / delta if delta > 0 else float("nan")
+                needed = rows * (zeta / delta) ** (2 if paired[k] else 1) if delta > 0 else float("nan")
                 se, effective = float(found.se[h, k, j]), float(found.effective_rows[h, k])
                 cells.append(Cell(names[k], names[j], h, delta, se, zeta, rows, effective, delta > zeta, needed))
     return Certificate(tuple(cells))

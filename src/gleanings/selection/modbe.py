@@ -6,7 +6,7 @@ tolerance and the guard against blind tests are ours.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -15,6 +15,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.selection.prefix import Comparisons
 
 Tolerance = Literal["auto", "practical", "paired_t", "theory", "none"]
+OnBlind = Literal["keep", "largest", "holdout_td"]
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,15 @@ class ModBEConfig:
     bound: float = 1.0
     delta: float = 0.1
     min_effective_rows: float = 10.0
-    on_blind: Literal["keep", "largest", "holdout_td"] = "keep"
+    on_blind: OnBlind = "keep"
     full_table: bool = False
     refit: bool = False
 
     def __post_init__(self) -> None:
         if min(self.alpha, self.z or 0, self.min_effective_rows, self.bound) < 0:
             raise ConfigError(f"{self}: alpha, z, bound and min_effective_rows must not be negative")
+        if self.tolerance not in get_args(Tolerance) or self.on_blind not in get_args(OnBlind):
+            raise ConfigError(f"{self}: tolerance is one of {get_args(Tolerance)}, on_blind of {get_args(OnBlind)}")
         if not 0 < self.delta < 1:
             raise ConfigError(f"{self}: delta must lie between 0 and 1")
 

@@ -71,10 +71,12 @@ class Estimator(eqx.Module):
         policy: Float[np.ndarray, "_ A"],
         reward_model: Float[np.ndarray, "_ A"] | None = None,
         seed: int = 0,
+        group: Int[np.ndarray, " _"] | None = None,
     ) -> Estimate:
         """The estimate; NaN where the policy never plays a logged action and a ratio is needed.
 
-        ConfigError: lengths differ, a propensity outside (0, 1], or no reward model where one is needed.
+        Rows of one `group`, such as a user, count as one for the standard error and the bootstrap. ConfigError:
+        lengths differ, a propensity outside (0, 1], or no reward model where one is needed.
         """
         n = len(reward)
         if not n == len(action) == len(propensity) == len(policy):
@@ -87,20 +89,20 @@ class Estimator(eqx.Module):
         rows = np.arange(n)
         rho = np.asarray(policy, float)[rows, action] / np.asarray(propensity, float)
         dm = (np.asarray(policy, float) * model).sum(1)
-        return self._estimate(self.parts(np.asarray(reward, float), rho, model[rows, action], dm), seed)
+        return self._estimate(self.parts(np.asarray(reward, float), rho, model[rows, action], dm), seed, group)
 
-    def _estimate(self, parts: Parts, seed: int) -> Estimate:
+    def _estimate(self, parts: Parts, seed: int, group: np.ndarray | None) -> Estimate:
         a, b, c = parts
         n, mean_c = len(a), c.mean()
         if mean_c == 0:
             return Estimate(math.nan, math.nan, math.nan, math.nan, n, np.full(n, math.nan))
         ratio = b.mean() / mean_c
         value, terms = a.mean() + ratio, a + ratio + (b - ratio * c) / mean_c
-        se = math.sqrt(np.square(terms - value).sum()) / n
+        se = standard_error(terms, group)
         z = float(special.ndtri(0.975))
         low, high = value - z * se, value + z * se
         if self.interval == "bootstrap":
-            low, high = np.nanquantile(_poisson_bootstrap(parts, self.draws, seed), [0.025, 0.975])
+            low, high = np.nanquantile(_poisson_bootstrap(parts, self.draws, seed, group), [0.025, 0.975])
         return Estimate(float(value), se, float(low), float(high), n, terms)
 
 
@@ -183,10 +185,23 @@ class DRos(Estimator):
         return Parts(dm, weight * (reward - logged), np.ones_like(dm))
 
 
-def _poisson_bootstrap(parts: Parts, draws: int, seed: int) -> Float[np.ndarray, " draws"]:
-    """Values with every row counted a Poisson(1) number of times. Source: Chamandy et al. 2012."""
-    words, n = np.random.SFC64(seed), len(parts.a)
-    columns = np.stack([*parts, np.ones(n)], 1)
+def standard_error(terms: Float[np.ndarray, " n"], group: Int[np.ndarray, " n"] | None) -> float:
+    """Standard error of the mean of terms whose groups, not rows, are independent. Source: Liang & Zeger 1986."""
+    return math.sqrt(np.square(_by_group(terms - terms.mean(), group)).sum()) / len(terms)
+
+
+def _by_group(rows: np.ndarray, group: np.ndarray | None) -> np.ndarray:
+    """Sums over the rows of each group, along the last axis."""
+    if group is None:
+        return rows
+    _, index = np.unique(group, return_inverse=True)
+    return np.stack([np.bincount(index, row) for row in rows.reshape(-1, len(index))]).reshape(*rows.shape[:-1], -1)
+
+
+def _poisson_bootstrap(parts: Parts, draws: int, seed: int, group: np.ndarray | None) -> Float[np.ndarray, " draws"]:
+    """Values with every row or group counted a Poisson(1) number of times. Source: Chamandy et al. 2012."""
+    columns = _by_group(np.stack([*parts, np.ones(len(parts.a))]), group).T
+    words, n = np.random.SFC64(seed), len(columns)
     sums, rows = np.zeros((draws, 4)), -(-_CELLS // draws)
     for start in range(0, n, rows):
         block = columns[start : start + rows]

@@ -1,5 +1,6 @@
 """Whether a log can carry a value: how unequal the importance weights are, and what was never tried."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,18 +29,19 @@ class Overlap(NamedTuple):
     min_propensity: float
     never_logged: tuple[int, ...]
 
-    def alarms(self) -> tuple[Alarm, ...]:
-        """What makes a value from this log untrustworthy."""
+    def alarms(self, labels: Sequence[str] = ()) -> tuple[Alarm, ...]:
+        """What makes a value from this log untrustworthy; `labels` are names of the actions."""
         found = []
         if self.never_logged:
-            actions = ", ".join(map(str, self.never_logged[:5]))
+            actions = ", ".join(labels[a] if labels else str(a) for a in self.never_logged[:5])
             found.append(Alarm("never logged", f"the policy plays actions the log does not hold: {actions}; try them"))
         if self.ess < _MIN_ESS or self.ess_fraction < _MIN_ESS_SHARE:
             message = f"effective sample size {self.ess:.1f} of {self.n} rows; log more, or ask for a nearer policy"
             found.append(Alarm("effective sample size", message))
         if self.max_share > _MAX_SHARE:
             found.append(Alarm("largest weight", f"one row carries {self.max_share:.0%} of all weight"))
-        off = (self.mean_weight - 1) / self.mean_weight_se if self.mean_weight_se > 0 else 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            off = np.nan_to_num(np.float64(self.mean_weight - 1) / self.mean_weight_se, nan=0.0)
         if abs(off) > 3 or (self.mean_weight < _MIN_MEAN and off < -2):
             message = (
                 f"weights average {self.mean_weight:.3f} ± {self.mean_weight_se:.3f}, not 1; check the propensities"

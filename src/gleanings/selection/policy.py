@@ -13,19 +13,23 @@ from gleanings.selection.bandit_rules import (
     Auto,
     BanditCandidates,
     BanditRule,
+    PolicyValue,
+    doubted,
     evidence,
     excess_losses,
     fold_of,
+    set_apart,
 )
 from gleanings.selection.candidates import fit_candidates
 from gleanings.selection.classes import PrefixLinear
+from gleanings.selection.encoding import MAX_LEVELS
 from gleanings.selection.networks import Mlp, MlpHead
 from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, Estimate, Estimator
 from gleanings.selection.overlap import overlap
 from gleanings.selection.pessimistic import PRACTICAL, BanditClass, HeadLinear, Pessimism
 from gleanings.selection.prefix import effective_rows
 from gleanings.selection.propensities import estimate_propensities
-from gleanings.selection.selection import Rule, Selection
+from gleanings.selection.selection import Label, Rule, Selection
 
 ESTIMATORS: dict[str, Estimator] = {"DR": DR(), "SNDR": SNDR(), "IPS": IPS(), "SNIPS": SNIPS(), "DM": DM()}
 AUTO = Auto()
@@ -52,11 +56,16 @@ def select_policy(
     """
     if not 0 < report_fraction <= 0.5:
         raise ConfigError(f"report_fraction {report_fraction}: must lie in (0, 0.5]")
-    unseen = fold_of(log, round(1 / report_fraction), seed + 1) == 0
     logged = log.propensity is not None
+    if not logged and isinstance(rule, PolicyValue) and not rule.estimator.needs_model:
+        raise ConfigError("PolicyValue by weights alone needs logged propensities; use DR, or another rule")
+    unseen = set_apart(log, report_fraction, seed + 1)
     log = log if logged else _with_propensities(log, seed)
     kept, rows = log.take(~unseen), log.take(unseen)
-    candidates = BanditCandidates(classes, kept, pessimism, seed)
+    # Ridge draws predictions to zero, which has to mean the average reward where classes have a constant.
+    constant = all(isinstance(c, HeadLinear | MlpHead) for c in classes)
+    average = float(kept.reward.mean()) if constant else 0.0
+    candidates = BanditCandidates(classes, replace(kept, reward=kept.reward - average), pessimism, seed)
     found = rule.select(candidates) if isinstance(rule, BanditRule) else _by_process(rule, candidates)
     if found.verdict == "insufficient data":
         return found.made_from(log)
@@ -64,13 +73,16 @@ def select_policy(
     unproven = evidence(candidates, found.index) if isinstance(rule, BanditRule) else None
     assert rows.propensity is not None
     covered = overlap(rows.action, rows.propensity, policy, kept.action)
-    alarms = [*found.alarms, *([unproven] if unproven else []), *covered.alarms(), *_log_alarms(log, logged)]
-    spoilt = "uncertified" if any(a.name in _SPOILS for a in alarms) else found.verdict
+    about_values = [*covered.alarms(log.labels), *_log_alarms(log, logged)]
+    alarms = (*found.alarms, *([unproven] if unproven else []), *about_values)
+    verdict: Label = found.verdict
+    if verdict == "certified" and any(alarm.name in _SPOILS for alarm in alarms):
+        verdict = "uncertified"
     return replace(
         found.made_from(log),
-        verdict="insufficient data" if unproven else spoilt if found.verdict == "certified" else found.verdict,
-        alarms=tuple(alarms),
-        value=_values(rows, policy, candidates.fits[-1].values(rows.context), logged),
+        verdict="insufficient data" if unproven else verdict,
+        alarms=alarms,
+        value=_values(rows, policy, average + candidates.fits[-1].values(rows.context), logged),
         overlap=covered,
         losses=_losses(candidates),
     )
@@ -86,7 +98,8 @@ def _by_process(rule: Rule, candidates: BanditCandidates) -> Selection:
             nested.append(PrefixLinear(c.map, c.dim, candidates.pessimism.ridge / len(log), c.name))
         else:
             raise ConfigError(f"{type(rule).__name__} on a bandit log needs classes of the context, not {c.name}")
-    return rule.select(fit_candidates(nested, None, log.as_transitions(), seed=candidates.seed))
+    found = rule.select(fit_candidates(nested, None, log.as_transitions(), seed=candidates.seed))
+    return found if found.verdict == "insufficient data" else doubted(candidates, found)
 
 
 def _with_propensities(log: BanditLog, seed: int) -> BanditLog:
@@ -111,20 +124,20 @@ def _log_alarms(log: BanditLog, logged: bool) -> list[Alarm]:
 
 
 def repeated_share(log: BanditLog) -> float:
-    """Share of rows that copy another one; 0 where most rows do, as they then come from few possible values."""
-    direction = np.random.default_rng(0).normal(size=log.context.shape[1] + 2)
-    columns = [log.context, log.action[:, None], log.reward[:, None]]
-    _, counts = np.unique(np.concatenate(columns, 1) @ direction, return_counts=True)
-    repeated = 1 - len(counts) / len(log)
-    return 0.0 if (counts == 1).sum() < len(log) / 2 else repeated
+    """Share of rows that copy another one; 0 where every column has few values, so that copies are to be expected."""
+    columns = np.concatenate([log.context, log.reward[:, None]], 1)
+    if all(len(np.unique(column)) <= MAX_LEVELS for column in columns.T):
+        return 0.0
+    direction = np.random.default_rng(0).normal(size=columns.shape[1])
+    return 1 - len(np.unique(columns @ direction + np.pi * log.action)) / len(log)
 
 
 def _losses(candidates: BanditCandidates) -> dict[str, tuple[float, float]]:
-    mean, error = excess_losses(candidates.losses)
+    mean, error = excess_losses(candidates.losses, candidates.log.group)
     return {c.name: (float(m), float(e)) for c, m, e in zip(candidates.classes, mean, error, strict=True)}
 
 
 def _values(rows: BanditLog, policy: np.ndarray, model: np.ndarray, logged: bool) -> dict[str, Estimate]:
     assert rows.propensity is not None
     given = (rows.reward, rows.action, rows.propensity, policy, model)
-    return {name: e(*given) for name, e in ESTIMATORS.items() if logged or name not in _WEIGHTED}
+    return {name: e(*given, group=rows.group) for name, e in ESTIMATORS.items() if logged or name not in _WEIGHTED}

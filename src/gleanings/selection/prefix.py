@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from gleanings.selection.classes import AnyArray
 
 _RELATIVE_NOISE = 1e-3
-_BLOCK = 24
+_BLOCK, _FEW_ACTIONS = 24, 4
 
 
 class Rows(NamedTuple):
@@ -232,6 +232,14 @@ def _compare_stage(factor: Array, own: Rows, fits: Fits, masks: Array) -> Compar
 
 def _at_actions(own: Rows, weights: Array) -> Array:
     """Values `[n, P]` at the logged actions under weights `[P, A, D]`."""
+    if weights.shape[1] > _FEW_ACTIONS:  # all actions' values at once would take too much memory
+        chosen = jax.nn.one_hot(own.action, weights.shape[1], dtype=weights.dtype).T
+        start = jnp.zeros((len(own.action), len(weights)), weights.dtype)
+        return jax.lax.scan(
+            lambda sum_, one: (sum_ + one[0][:, None] * (own.features @ one[1].T), None),
+            start,
+            (chosen, jnp.moveaxis(weights, 1, 0)),
+        )[0]
     values = own.features @ weights.reshape(-1, weights.shape[-1]).T
     return jnp.take_along_axis(values.reshape(-1, *weights.shape[:2]), own.action[:, None, None], 2)[..., 0]
 
@@ -246,6 +254,9 @@ def effective_rows(
     """
     rows = weight.sum()
     centred = (error - (error * weight).sum() / rows) * (weight > 0)
+    largest = jnp.abs(centred).max()
+    scale = jnp.where(largest > 0, largest, 1)  # powers of tiny or huge errors would leave float32
+    centred, target = centred / scale, target / scale
     second, fourth = (weight * centred**2).sum(), (weight * centred**4).sum()
     mean = (target * weight).sum() / rows
     spread = jnp.sqrt((weight * (target - mean) ** 2).sum() / rows)

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import optimize, special
 
-_MAX_ROWS = 50_000
+_MAX_ROWS, _LEAST = 50_000, 1e-6
 
 
 def estimate_propensities(
@@ -21,7 +21,7 @@ def estimate_propensities(
         rest = rest[:: -(-len(rest) // _MAX_ROWS)]
         weights = _logistic(phi[rest], action[rest], num_actions)
         chances = special.softmax(phi[own] @ weights, axis=1)
-        found[own] = chances[np.arange(len(own)), action[own]]
+        found[own] = np.maximum(chances[np.arange(len(own)), action[own]], _LEAST)
     return found
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,10 +22,11 @@ from gleanings.selection.networks import HiddenLayer, Net, Weights
 from gleanings.selection.ope import Estimate
 from gleanings.selection.overlap import Overlap
 from gleanings.selection.pessimistic import HeadModel, Highest, LowerBound
-from gleanings.selection.selection import Cell, Certificate, Selection
+from gleanings.selection.selection import Cell, Certificate, Label, Selection
 
 DECISION, POLICY = "decision.json", "policy.npz"
 _STRUCTURE = "structure"
+_MAX_COLUMNS = 100_000
 _KNOWN = (LinearQ, Net, Weights, Identity, RandomFourier, Pca, HiddenLayer, LowerBound, Highest, HeadModel)
 _TYPES: dict[str, Callable[..., Any]] = {known.__name__: known for known in _KNOWN}
 
@@ -33,6 +34,10 @@ _TYPES: dict[str, Callable[..., Any]] = {known.__name__: known for known in _KNO
 def save_selection(found: Selection, folder: str | Path) -> None:
     """Write the choice and its policy into `folder`. ConfigError: the policy holds Python functions."""
     arrays = policy_arrays(found)
+    if found.columns is None:
+        raise ConfigError(
+            f"{found.name}: the log is not known, so neither is what the policy looks at; keep the object"
+        )
     if arrays is None:
         raise ConfigError(f"{found.name}: its values are a Python function, which a file cannot hold; keep the object")
     folder = Path(folder)
@@ -57,13 +62,15 @@ def load_selection(folder: str | Path) -> Selection:
     arrays = read_arrays(folder / POLICY)
     try:
         structure = json.loads(bytes(arrays.pop(_STRUCTURE)))
+        columns = int(structure["columns"])
+        if not 0 <= columns <= _MAX_COLUMNS or not structure["q"]:
+            raise ValueError(f"{columns} columns and {len(structure['q'])} value functions")
         q = tuple(_built(part, arrays) for part in structure["q"])
-        empty = np.zeros((1, int(structure["columns"])), np.float32)
         for one in q:
-            values_of(one, empty, found.num_actions)
+            values_of(one, np.zeros((1, columns), np.float32), found.num_actions)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, GleaningsError) as error:
         raise DataError(f"not a saved policy ({error})", folder / POLICY) from error
-    return replace(found, q=q)
+    return replace(found, q=q, columns=columns)
 
 
 def policy_arrays(found: Selection) -> dict[str, np.ndarray] | None:
@@ -101,6 +108,8 @@ def _built(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if "array" in value:
         return arrays[value["array"]]
     parts: dict[str, Any] = {name: _built(item, arrays) for name, item in value.items() if name != "type"}
+    if value["type"] == RandomFourier.__name__ and not 0 < int(parts["total"]) <= _MAX_COLUMNS:
+        raise ValueError(f"{parts['total']} random features")
     if value["type"] == HeadModel.__name__:  # which keeps double precision
         return HeadModel(**parts)
     return _TYPES[value["type"]](**{k: jnp.asarray(x) if isinstance(x, np.ndarray) else x for k, x in parts.items()})
@@ -109,6 +118,8 @@ def _built(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 def _facts(facts: dict[str, Any]) -> dict[str, Any]:
     """Fields of a Selection from its JSON form."""
     kept = {name: facts[name] for name in ("index", "name", "rule", "verdict", "num_classes", "num_actions")}
+    if kept["verdict"] not in get_args(Label) or kept["index"] not in (None, *range(min(kept["num_classes"], 10_000))):
+        raise ValueError(f"class {kept['index']} of {kept['num_classes']}, verdict {kept['verdict']!r}")
     columns: dict[str, Sequence[Any]] = facts["certificate"]
     cells = [Cell(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
     estimates = {name: Estimate(**(e | {"terms": np.empty(0)})) for name, e in facts["value"].items()}

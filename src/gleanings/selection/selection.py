@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -72,8 +73,8 @@ class Selection:
 
     value: estimates on rows that were not used to choose, by estimator, the first one the best. uncovered: share of
     contexts in which the policy leaves what the log covers. losses: held-out squared error of each class above the
-    least one, and its standard error. labels, encoding: what a table called the actions, and how its columns became
-    observations. log: the data.
+    least one, and its standard error. labels, encoding, columns: what a table called the actions, how its
+    columns became observations, and how many there are. log: the data.
     """
 
     index: int | None
@@ -91,31 +92,30 @@ class Selection:
     losses: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     labels: tuple[str, ...] = ()
     encoding: Encoding | None = field(default=None, repr=False)
+    columns: int | None = None
     log: BanditLog | Transitions | None = field(default=None, repr=False)
 
     def act(self, observation: Any, stage: int = 0) -> Float[np.ndarray, "B A"]:
         """Probability of each action: 1 for the greedy one, the first of equals.
 
         observation: an array [B, D], or a table with the columns that the log was read from. ConfigError: a table where
-        the log was not read from one, or a column is missing.
+        the log was not read from one, a column is missing, or an array of another shape.
         """
-        if not hasattr(observation, "ndim"):
+        if not isinstance(observation, np.ndarray | jax.Array):
             if self.encoding is None:
                 raise ConfigError("this choice was made from arrays; pass an array [B, D]")
             observation = self.encoding.transform(read_columns(observation))
+        observation = np.asarray(observation)
+        if observation.ndim != 2 or observation.shape[1] != (self.columns or observation.shape[1]):
+            expected = "?" if self.columns is None else self.columns
+            raise ConfigError(f"observations of shape {observation.shape}; expected [B, {expected}]")
         values = values_of(self.q[stage], observation, self.num_actions)
         return np.eye(self.num_actions, dtype=np.float32)[values.argmax(-1)]
 
     def made_from(self, log: BanditLog | Transitions) -> "Selection":
         """The same with the log that it was made from, which a report and new rows need."""
-        return replace(self, log=log, labels=log.labels, encoding=log.encoding)
-
-    @property
-    def columns(self) -> int | None:
-        """Columns D of the observations, None where the log is not known."""
-        if self.log is None:
-            return None
-        return (self.log.context if isinstance(self.log, BanditLog) else self.log.observation).shape[1]
+        columns = (log.context if isinstance(log, BanditLog) else log.observation).shape[1]
+        return replace(self, log=log, labels=log.labels, encoding=log.encoding, columns=columns)
 
     def save(self, folder: str | Path) -> None:
         """Write decision.json and policy.npz into `folder`, for `load_selection`.
