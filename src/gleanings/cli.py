@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "estimators": ("gradients through discrete variables: compare, train", "gleanings.estimators.commands"),
 }
 
+_INTERRUPTED = 130
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return its exit code.
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) is gone; keep Python from failing once more when it flushes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,6 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain(error, debug)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def console() -> NoReturn:
+    """The console script: `main`, and an exit that does not wait for what an interruption left behind."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == _INTERRUPTED:
+        # Threads that still compile would crash the interpreter on its way out.
+        os._exit(code)
+    sys.exit(code)
 
 
 def choose(name: str, names: Iterable[str], what: str) -> None:
@@ -118,4 +131,4 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -24,7 +24,7 @@ from gleanings.selection.bandit_rules import (
     PolicyValue,
     Slope,
     Smallest,
-    fold_of,
+    set_apart,
     slope,
 )
 from gleanings.selection.class_words import parse_classes
@@ -245,7 +245,7 @@ def test_a_choice_is_valued_on_rows_it_never_saw(logs, least, most, seen_at_most
         log = BanditLog(x, action, reward, np.full(200, 0.5), ("a", "b"))
         found = select_policy(log, classes, PolicyValue(IPS()), report_fraction=0.5, seed=seed)
         honest += found.value["IPS"].low <= 0 <= found.value["IPS"].high
-        seen = log.take(fold_of(log, 2, seed + 1) != 0)
+        seen = log.take(~set_apart(log, 0.5, seed + 1))
         own = IPS()(seen.reward, seen.action, np.full(len(seen), 0.5), found.act(seen.context))
         fooled += own.low <= 0 <= own.high
     assert least <= honest <= most

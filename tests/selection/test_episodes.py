@@ -49,7 +49,11 @@ def test_next_columns_need_no_episode_and_drop_nothing():
     data = Transitions.from_table(table, action="a", reward="r", observation=["s0"], terminal="done")
     assert data.dropped == ""
     assert len(data.reward) == 6
-    np.testing.assert_allclose(data.next_observation - data.observation, 0.5 / TABLE["s0"].std(), rtol=1e-5)
+    moved = np.where(data.terminal, 0, 0.5)[:, None]  # what follows an end does not matter
+    np.testing.assert_allclose(data.next_observation - data.observation, moved / TABLE["s0"].std(), rtol=1e-5)
+    gap = table | {"next_s0": np.where(np.arange(6) == 2, np.nan, table["next_s0"])}
+    with pytest.raises(DataError, match="column 's0': 1 rows are not finite, the first ones 2"):
+        Transitions.from_table(gap, action="a", reward="r", observation=["s0"], terminal="done")
     assert Transitions.from_table(table, action="a", reward="r", episode="trip", terminal="done").observation.shape == (
         6,
         1,

@@ -40,7 +40,14 @@ def test_one_probability_column_for_each_action():
     with pytest.raises(ConfigError, match="no column 'propensity:a'"):
         read({name: column for name, column in each.items() if name != "propensity:a"})
     with pytest.raises(DataError, match="propensities: 600 rows are not 1 in sum"):
+        read(each | {"propensity:a": np.full(600, 0.999)} | {"propensity:b": np.full(600, 0.5)})
+    with pytest.raises(DataError, match=r"'propensity:a': 600 rows are not in \[0, 1\]"):
         read(each | {"propensity:a": columns["chance"] + 1})
+    third = {"propensity:c": np.zeros(600)}
+    log = read(each | third, context=["x"])
+    assert log.labels == ("a", "b", "c")
+    found = select_policy(log, parse_classes(["constant", "linear:all"], log))
+    assert (found.verdict, "never tried" in [alarm.name for alarm in found.alarms]) == ("uncertified", True)
 
 
 def test_propensities_that_were_not_logged_are_estimated_and_flagged():

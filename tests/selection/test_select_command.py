@@ -13,7 +13,7 @@ from gleanings.selection.question import Asked
 @pytest.fixture
 def table(tmp_path):
     rng = np.random.default_rng(0)
-    n = 900
+    n = 2000
     x = rng.normal(size=(n, 3))
     arm = rng.integers(0, 2, n)
     click = (rng.random(n) < 0.5 + 0.3 * np.tanh(x[:, 0]) * (2 * arm - 1)).astype(int)

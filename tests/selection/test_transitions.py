@@ -33,7 +33,7 @@ def by_any_base_learner(data: Transitions) -> np.ndarray:
 
 def all_at_once(data: Transitions) -> np.ndarray:
     """The same in float32, and with 100 sweeps, which leave 8 x 0.875^100 = 1e-5."""
-    q = fit_candidates(prefix_linear(Identity(), (1, 2), 1e-9), None, data).fits(1)[0]
+    q = fit_candidates(prefix_linear(Identity(), (1, 2), 1e-9), None, data, sweeps=100).fits(1)[0]
     return np.asarray(q(np.array([[0.0], [1.0]], np.float32)))
 
 

@@ -51,9 +51,11 @@ class RunDirectory:
         """
         path = Path(path)
         held = to_dict(config) if is_dataclass(config) else config
-        exists = path.exists() and any(entry.name != "lock" for entry in path.iterdir())
+        exists = path.is_dir() and any(entry.name != "lock" for entry in path.iterdir())
         if exists and not resume:
-            raise ConfigError(f"{path} exists: resume it (--resume), or choose another name")
+            raise ConfigError(
+                f"{path} exists: resume it (`gleanings resume {path}`, or --resume), or choose another name"
+            )
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, _lock(path / "lock"), keep, best, mode)
         try:

@@ -4,6 +4,7 @@ import csv
 import datetime
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from gleanings.core.config import load
 from gleanings.core.errors import GleaningsError
 from gleanings.core.rundir import RunDirectory
 from gleanings.selection.encoding import Missing
+from gleanings.selection.log import Transitions
 from gleanings.selection.question import Asked, Question, ask
 from gleanings.selection.saved import DECISION, policy_arrays
 from gleanings.selection.selection import Selection
@@ -94,7 +96,7 @@ def select(
     folder = out or Path("runs") / f"select-{datetime.datetime.now():%Y-%m-%d-%H%M%S}"
     found = _run(asked, folder, resume=False)
     if require_certified and found.verdict != "certified":
-        raise NotCertified(f"the verdict is {found.verdict!r}; see the alarms")
+        raise NotCertified(f"the verdict is {found.verdict!r}; see above")
 
 
 def resume(folder: Path) -> None:
@@ -103,10 +105,16 @@ def resume(folder: Path) -> None:
 
 
 def _run(asked: Asked, folder: Path, resume: bool) -> Selection:
-    with RunDirectory.create(folder, asked.question, resume=resume) as run:
-        found = asked.answer()
-        path = _write(run, asked, found)
+    try:
+        with RunDirectory.create(folder, asked.question, resume=resume) as run:
+            found = asked.answer()
+            path = _write(run, asked, found)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"stopped; continue with: gleanings resume {folder}", file=sys.stderr)
+        raise
     print(found)
+    if isinstance(asked.log, Transitions) and asked.log.dropped:
+        print(f"  rows: {asked.log.dropped}")
     if asked.truth is not None:
         print(f"truth: regret {asked.truth.regret(found.act(asked.truth.context)):.4f}")
     print(f"report: {path}")
@@ -125,7 +133,7 @@ def _write(run: RunDirectory, asked: Asked, found: Selection) -> Path:
         run.save_artifact("overlap.csv", _csv(list(found.overlap._fields), [found.overlap]))
     from gleanings.selection.report import selection_report  # imported late: matplotlib
 
-    return selection_report(found, asked.question.table).save(run.path / "report.html")
+    return selection_report(found, Path(asked.question.table).name).save(run.path / "report.html")
 
 
 def _csv(heads: list[str], rows: Any) -> str:

@@ -1,5 +1,6 @@
 """Columns of a table as numbers: standardised where they are numeric, one-hot or hashed where they are text."""
 
+import contextlib
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from gleanings.core.errors import ConfigError, DataError
 from gleanings.data.tables import Columns, column_names, columns_of, read_table, require
 
 MAX_LEVELS = 50
-_MAX_RANGE, _ROUNDING = 10_000, 1e-12
+_MAX_RANGE, _ROUNDING, _MOSTLY = 10_000, 1e-12, 0.9
 OTHER = "other"
 PER_ACTION, NEXT = "propensity:", "next_"
 Missing = Literal["refuse", "indicator"]
@@ -176,8 +177,20 @@ def as_text(column: np.ndarray) -> np.ndarray:
 def numbers(column: np.ndarray, name: str) -> Float[np.ndarray, " N"]:
     """A column as floats. DataError: it holds text."""
     if column.dtype.kind in "US":
-        raise DataError(f"column {name!r} holds text, such as {column[0]!r}; numbers are needed")
+        row = int(np.argmin(_look_like_numbers(column)))
+        raise DataError(f"column {name!r} holds text, such as {str(column[row])!r} in row {row}; numbers are needed")
     return column.astype(np.float64)
+
+
+def _look_like_numbers(column: np.ndarray) -> Bool[np.ndarray, " N"]:
+    def is_number(text: str) -> bool:
+        with contextlib.suppress(ValueError):
+            float(text or "nan")
+            return True
+        return False
+
+    levels, index = np.unique(column, return_inverse=True)
+    return np.array([is_number(str(level)) for level in levels], bool)[index]
 
 
 def refuse(name: str, bad: Bool[np.ndarray, " N"], what: str) -> None:
@@ -185,11 +198,17 @@ def refuse(name: str, bad: Bool[np.ndarray, " N"], what: str) -> None:
     found = np.flatnonzero(bad)
     if found.size:
         rows = ", ".join(map(str, found[:5]))
-        raise DataError(f"{name}: {found.size} rows are {what}, the first ones {rows}; mend or leave them out")
+        raise DataError(
+            f"{name}: {found.size} rows are {what}, the first ones {rows}, counted from 0; mend or drop them"
+        )
 
 
 def _fit_column(name: str, column: np.ndarray, missing: Missing, buckets: int) -> ColumnEncoding:
     if column.dtype.kind in "US":
+        if _MOSTLY <= (share := _look_like_numbers(column).mean()) < 1:
+            row = int(np.argmin(_look_like_numbers(column)))
+            found = f"{str(column[row])!r} in row {row}"
+            raise DataError(f"column {name!r} holds numbers in {share:.1%} of rows, but {found}; mend or leave it out")
         levels = np.unique(as_text(column))
         if len(levels) > MAX_LEVELS and buckets:
             return ColumnEncoding(name, buckets=buckets)

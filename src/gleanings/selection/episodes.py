@@ -42,6 +42,7 @@ def read_steps(
     rows = len(now)
     ends = np.zeros(rows, bool) if terminal is None else _flags(columns[terminal], terminal)
     cut = np.zeros(rows, bool) if truncated is None else _flags(columns[truncated], truncated)
+    refuse("terminal and truncated", ends & cut, "both, an end and cut off")
     stages = None if stage is None else _stages(columns[stage], stage)
     ids = None if episode is None else np.unique(columns[episode], return_inverse=True)[1]
     following = None if ids is None else next_rows(ids)
@@ -55,12 +56,15 @@ def read_steps(
         raise ConfigError("no way to the next observation: name the column of the episode, or add next_* columns")
     else:
         later = now[np.where(following < 0, np.arange(rows), following)]
+        refuse(f"column {terminal!r}", ends & (following >= 0), "ends in the middle of their episode")
         known = (following >= 0) & ~cut | ends
         if stages is not None:
             _check_order(stages, following)
             known |= stages == stages.max()
     count = int((~known).sum())
     dropped = f"{count} of {rows} rows left out: cut off without a next observation" if count else ""
+    if terminal is None and stage is None:
+        dropped += "; no column of real ends was named, so every episode is taken to go on" if count else ""
     if count == rows:
         raise DataError(f"no rows left: {dropped.replace('left out', 'are')}")
     first = None if following is None else _first(following) & (stages == 0 if stages is not None else True)

@@ -24,7 +24,7 @@ from gleanings.selection.candidates import fit_candidates
 from gleanings.selection.classes import PrefixLinear
 from gleanings.selection.encoding import MAX_LEVELS
 from gleanings.selection.networks import Mlp, MlpHead
-from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, Estimate, Estimator
+from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, Estimate, Estimator, standard_error
 from gleanings.selection.overlap import overlap
 from gleanings.selection.pessimistic import PRACTICAL, BanditClass, HeadLinear, Pessimism
 from gleanings.selection.prefix import effective_rows
@@ -35,7 +35,7 @@ ESTIMATORS: dict[str, Estimator] = {"DR": DR(), "SNDR": SNDR(), "IPS": IPS(), "S
 AUTO = Auto()
 _WEIGHTED = ("IPS", "SNIPS")
 _SPOILS = ("never logged", "effective sample size", "largest weight", "mean weight", "propensity")
-_MIN_REWARD_ROWS, _MAX_DUPLICATES = 10.0, 0.05
+_MIN_REWARD_ROWS, _MAX_DUPLICATES, _NORMAL = 10.0, 0.05, 1.96
 
 
 def select_policy(
@@ -75,6 +75,9 @@ def select_policy(
     covered = overlap(rows.action, rows.propensity, policy, kept.action)
     about_values = [*covered.alarms(log.labels), *_log_alarms(log, logged)]
     alarms = (*found.alarms, *([unproven] if unproven else []), *about_values)
+    # A policy that never plays a logged action has no value but the model's word.
+    model = average + candidates.fits[-1].values(rows.context)
+    value = _values(rows, policy, model, logged) if covered.ess > 0 else {}
     verdict: Label = found.verdict
     if verdict == "certified" and any(alarm.name in _SPOILS for alarm in alarms):
         verdict = "uncertified"
@@ -82,7 +85,8 @@ def select_policy(
         found.made_from(log),
         verdict="insufficient data" if unproven else verdict,
         alarms=alarms,
-        value=_values(rows, policy, average + candidates.fits[-1].values(rows.context), logged),
+        value=value,
+        lift=_lift(value["DR"], rows) if value else None,
         overlap=covered,
         losses=_losses(candidates),
     )
@@ -135,6 +139,13 @@ def repeated_share(log: BanditLog) -> float:
 def _losses(candidates: BanditCandidates) -> dict[str, tuple[float, float]]:
     mean, error = excess_losses(candidates.losses, candidates.log.group)
     return {c.name: (float(m), float(e)) for c, m, e in zip(candidates.classes, mean, error, strict=True)}
+
+
+def _lift(value: Estimate, rows: BanditLog) -> Estimate:
+    """A value above the mean reward of the same rows."""
+    terms = value.terms - rows.reward
+    mean, se = float(terms.mean()), standard_error(terms, rows.group)
+    return Estimate(mean, se, mean - _NORMAL * se, mean + _NORMAL * se, value.n, terms)
 
 
 def _values(rows: BanditLog, policy: np.ndarray, model: np.ndarray, logged: bool) -> dict[str, Estimate]:

@@ -203,8 +203,8 @@ def compare(factor: Float[Array, "H A D D"], rows: Rows, fits: Fits, masks: Floa
 def _compare_stage(factor: Array, own: Rows, fits: Fits, masks: Array) -> Comparisons:
     """The comparisons of a stage, from one product of the rows with the weights of all pairs of classes."""
     classes, valid = len(masks), own.valid.sum()
-    # Pairs (k, j) with j >= k; the others are never read, and would double the work.
-    k, j = np.triu_indices(classes)
+    # Pairs (k, j) with j > k; the others are never read, and would double the work.
+    k, j = np.triu_indices(classes, 1)
     chosen = _chosen(own, len(factor))
     b = jnp.einsum("kn,na,ni->kai", fits.targets, chosen, own.features, optimize="optimal")
     z = jnp.einsum("aij,kaj->kai", factor, b)
@@ -219,12 +219,13 @@ def _compare_stage(factor: Array, own: Rows, fits: Fits, masks: Array) -> Compar
     squares = (large - targets[:, k]) ** 2
     excess = errors[:, k] ** 2 - squares
     error = jnp.sqrt(mean((excess - mean(excess)) ** 2) / valid)
-    nothing = jnp.zeros((classes, classes), values.dtype)
+    losses, nothing = mean(errors**2), jnp.zeros((classes, classes), values.dtype)
+    gap = mean((small[:, :-1] - large[:, j == classes - 1]) ** 2)
     return Comparisons(
-        small=mean(errors**2),
-        large=nothing.at[k, j].set(mean(squares)),
+        small=losses,
+        large=jnp.diag(losses).at[k, j].set(mean(squares)),
         se=nothing.at[k, j].set(error),
-        gap=mean((small - large[:, j == classes - 1]) ** 2),
+        gap=jnp.append(gap, 0.0),
         effective_rows=jax.vmap(lambda e, y: effective_rows(e, y, own.train + own.valid))(errors.T, fits.targets),
         rows=valid,
     )

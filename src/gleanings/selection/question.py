@@ -1,9 +1,11 @@
 """What `gleanings select` is asked, and how that becomes a choice."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from gleanings.core.errors import ConfigError
+from gleanings.core.errors import ConfigError, DataError
 from gleanings.core.keys import root
 from gleanings.selection.bandit import BanditLog
 from gleanings.selection.bandit_problems import BanditProblem, mixing_bandit, nested_bandit
@@ -65,7 +67,7 @@ _TRAP_DIMS = (1, 3, 6, 12, 24, 48, 96)
 
 @dataclass(frozen=True)
 class Question:
-    """The arguments of `gleanings select`; config.json of its run directory."""
+    """The arguments of `gleanings select`; config.json of its run directory. digest: sha256 of the table's file."""
 
     table: str
     action: str = "action"
@@ -85,6 +87,7 @@ class Question:
     report_fraction: float = 0.2
     rows: int | None = None
     seed: int = 0
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,20 @@ class Asked:
 
 
 def ask(question: Question) -> Asked:
-    """Read the log and find the classes and the rule. ConfigError, DataError: what cannot be used."""
+    """Read the log and find the classes and the rule.
+
+    ConfigError, DataError: what cannot be used, or a table that is not the one of the question's digest.
+    """
     if question.table.startswith(DEMO):
         return _demonstration(question)
+    path = Path(question.table).absolute()
+    if not path.is_file():
+        raise DataError("no such file", path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if question.digest not in ("", digest):
+        raise DataError("the file has changed since the run began; start a new run", path)
+    question = replace(question, table=str(path), digest=digest)
     shared = {
         "action": question.action,
         "reward": question.reward,

@@ -10,6 +10,12 @@ from gleanings.selection.bandit import BanditLog
 from gleanings.selection.log import Transitions
 from gleanings.selection.selection import Certificate, Selection
 
+_SHOWN = 3.0
+_MEANING = {
+    "certified": "Certified: the tests behind the choice could have failed and did not, and the log covers its policy.",
+    "uncertified": "Uncertified: an alarm below touches the choice, or the rule gives no certificate.",
+    "insufficient data": "Insufficient data: nothing in the log speaks for more than the smallest class.",
+}
 _BINS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, np.inf)
 
 
@@ -18,7 +24,7 @@ def selection_report(found: Selection, source: str = "the log") -> Report:
     log = found.log
     rows = "" if log is None else f" · {len(log.reward):,} rows"
     report = Report(f"Choice: {found.name}", f"{source}{rows} · rule {found.rule}")
-    report.section("Verdict", str(found).split("\n")[0])
+    report.section("Verdict", f"{str(found).splitlines()[0]}\n\n{_MEANING[found.verdict]}")
     if isinstance(log, Transitions) and log.dropped:
         report.section("Rows", log.dropped + ".")
     if found.alarms:
@@ -100,6 +106,8 @@ def _comparisons(certificate: Certificate, report: Report) -> None:
         "Comparisons", "Each class against larger ones, on the smaller class's targets; above 1 it is rejected."
     )
     if np.isfinite(ratio).any():
-        heat = figure_heatmap(ratio, rows=small, columns=large, value_label="difference / tolerance", centre=1.0)
-        report.figure(heat, "Small class (row) against large class (column), the largest over stages.")
+        heat = figure_heatmap(
+            np.clip(ratio, -_SHOWN, _SHOWN), rows=small, columns=large, value_label="difference / tolerance", centre=1.0
+        )
+        report.figure(heat, "Small class (row) against large class (column), the largest over stages, cut off at ±3.")
     report.table(list(columns), list(zip(*(c.tolist() for c in columns.values()), strict=True)))

@@ -129,6 +129,7 @@ def _facts(facts: dict[str, Any]) -> dict[str, Any]:
         "alarms": tuple(Alarm(**alarm) for alarm in facts["alarms"]),
         "certificate": Certificate(tuple(cells)),
         "value": estimates,
+        "lift": facts["lift"] and Estimate(**(facts["lift"] | {"terms": np.empty(0)})),
         "overlap": overlap,
         "uncovered": facts["uncovered"],
         "losses": {name: (mean, se) for name, (mean, se) in facts["losses"].items()},

@@ -71,7 +71,8 @@ class Certificate:
 class Selection:
     """The choice of a rule. index counts from 0, None for a mixture of classes; `q` is one value function a stage.
 
-    value: estimates on rows that were not used to choose, by estimator, the first one the best. uncovered: share of
+    value: estimates on rows that were not used to choose, by estimator, the first one the best. lift:
+    that one less the mean reward of the same rows, paired by row. uncovered: share of
     contexts in which the policy leaves what the log covers. losses: held-out squared error of each class above the
     least one, and its standard error. labels, encoding, columns: what a table called the actions, how its
     columns became observations, and how many there are. log: the data.
@@ -87,6 +88,7 @@ class Selection:
     certificate: Certificate = field(default_factory=Certificate)
     q: tuple[Q, ...] = field(default=(), repr=False)
     value: Mapping[str, Estimate] = field(default_factory=dict, repr=False)
+    lift: Estimate | None = field(default=None, repr=False)
     overlap: Overlap | None = None
     uncovered: float | None = None
     losses: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
@@ -139,6 +141,7 @@ class Selection:
         facts["alarms"] = [{"name": alarm.name, "message": alarm.message} for alarm in self.alarms]
         columns = self.certificate.table() if self.certificate.cells else {}
         facts["value"] = {name: e._asdict() | {"terms": None} for name, e in self.value.items()}
+        facts["lift"] = self.lift and self.lift._asdict() | {"terms": None}
         facts["losses"] = {name: list(pair) for name, pair in self.losses.items()}
         facts["uncovered"], facts["labels"] = self.uncovered, list(self.labels)
         facts["encoding"] = self.encoding and to_dict(self.encoding)
@@ -146,14 +149,20 @@ class Selection:
         return _finite(facts | {"certificate": {name: column.tolist() for name, column in columns.items()}})
 
     def __str__(self) -> str:
-        place = "mixture of classes" if self.index is None else f"{self.name}, class {self.index + 1}"
-        parts = [f"{place} of {self.num_classes}", self.verdict]
+        place = f"{self.name}, class {(self.index or 0) + 1} of {self.num_classes}"
+        parts = [f"mixture of {self.num_classes} classes" if self.index is None else place, self.verdict]
         if self.value:
             name, best = next(iter(self.value.items()))
             numbers = f"{best.value:.3g} [{best.low:.3g}, {best.high:.3g}]"
             parts.append(f"value {numbers} by {name} on {best.n} unseen rows")
         parts.append(f"{len(self.alarms)} alarm" + "s" * (len(self.alarms) != 1))
-        return "\n".join([" | ".join(parts), *(f"  {alarm.name}: {alarm.message}" for alarm in self.alarms)])
+        lines = [" | ".join(parts), *(f"  {alarm.name}: {alarm.message}" for alarm in self.alarms)]
+        if self.lift is not None:
+            numbers = f"{self.lift.value:.3g} [{self.lift.low:.3g}, {self.lift.high:.3g}]"
+            lines.insert(1, f"  above the logger on the same rows: {numbers}")
+        if self.verdict == "uncertified" and not self.alarms:
+            lines.append("  this rule gives no certificate")
+        return "\n".join(lines)
 
 
 class Rule(eqx.Module):
