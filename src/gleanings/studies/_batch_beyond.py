@@ -119,7 +119,10 @@ def add_clicks(values: dict[str, Any], report: Report) -> None:
 
 
 def _log_row(log: dict[str, Any]) -> list[Any]:
-    value, low, high, n = log["value"]
+    interval = None  # where no weight is positive
+    if log["value"]:
+        value, low, high, n = log["value"]
+        interval = Interval(value, low, high, 0.95, n)
     verdicts, alarms = ", ".join(sorted(set(log["verdicts"].values()))), ", ".join(log["alarms"]) or "none"
     facts = [log[key] for key in ("clicks", "choice", "logged")]
-    return [*facts, Interval(value, low, high, 0.95, n), verdicts, alarms]
+    return [*facts, interval, verdicts, alarms]

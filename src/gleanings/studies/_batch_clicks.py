@@ -54,14 +54,14 @@ def clicks(folder: Path, logger: str, campaign: str, seed: int) -> dict[str, Any
     uniform = np.full((len(log), log.num_actions), 1 / log.num_actions)
     covered = overlap(log.action, np.asarray(log.propensity), uniform)
     found = {rule: select_policy(log, classes, of, seed=seed) for rule, of in _RULES.items()}
-    value = found["Auto"].value["DR"]
+    value = found["Auto"].value.get("DR")
     return {
         "arms": log.num_actions,
         "clicks": float(log.reward.sum()),
         "choice": _RULES["HoldOut"].select(BanditCandidates(classes, log, seed=seed)).name,
         "verdicts": {rule: selection.verdict for rule, selection in found.items()},
         "alarms": sorted({alarm.name for selection in found.values() for alarm in selection.alarms}),
-        "value": [value.value, value.low, value.high, value.n],
+        "value": value and [value.value, value.low, value.high, value.n],
         "logged": float(log.reward.mean()),
         "ess": covered.ess,
         "max_weight": covered.max_weight,
