@@ -81,7 +81,8 @@ def _select(path: str) -> Row:
     import pyarrow.parquet  # noqa: F401  (counts as imported)
 
     from gleanings.selection.bandit import BanditLog
-    from gleanings.selection.policy import parse_classes, select_policy
+    from gleanings.selection.class_words import parse_classes
+    from gleanings.selection.policy import select_policy
 
     imported, clock = _peak_mib(), _clock()
     log = BanditLog.from_table(path, action="action", reward="reward", propensity="propensity")

@@ -97,15 +97,10 @@ class BanditLog:
             index = np.array([every.index(label) for label in labels])[index]
             labels = every
             chance = np.stack([chances[label] for label in labels], 1)[np.arange(len(index)), index]
-        return cls(
-            encoding.transform(columns),
-            index.astype(np.int32),
-            numbers(columns[reward], reward),
-            chance,
-            labels,
-            None if group is None else np.unique(columns[group], return_inverse=True)[1],
-            encoding,
-        )
+        rewards = numbers(columns[reward], reward)
+        groups = None if group is None else np.unique(columns[group], return_inverse=True)[1]
+        context_of_rows = encoding.transform(columns, consume=True)
+        return cls(context_of_rows, index.astype(np.int32), rewards, chance, labels, groups, encoding)
 
     def take(self, rows: Int[np.ndarray, " n"] | Bool[np.ndarray, " N"]) -> "BanditLog":
         """Some of the rows."""

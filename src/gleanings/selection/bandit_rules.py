@@ -334,7 +334,8 @@ def selection_of(
 def doubted(candidates: BanditCandidates, chosen: Selection) -> Selection:
     """The choice of one class with alarms where the log cannot speak for its policy, which are no certificate's."""
     assert chosen.index is not None
-    share = uncovered_share(candidates, chosen.index, chosen.act(candidates.log.context).argmax(1))
+    action = np.asarray(chosen.q[0](candidates.log.context)).argmax(1)
+    share = uncovered_share(candidates, chosen.index, action)
     doubts = _doubts(candidates, chosen.index, share)
     spoilt = chosen.verdict == "certified" and any(doubt.name in _SPOILS for doubt in doubts)
     verdict: Label = "uncertified" if spoilt else chosen.verdict

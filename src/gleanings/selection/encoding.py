@@ -75,8 +75,11 @@ class Encoding:
         """Names of the encoded columns, in order."""
         return tuple(name for column in self.columns for name in column.names())
 
-    def transform(self, table: Mapping[str, np.ndarray]) -> Float[np.ndarray, "N C"]:
-        """The context of rows. ConfigError: a column is missing."""
+    def transform(self, table: Mapping[str, np.ndarray], consume: bool = False) -> Float[np.ndarray, "N C"]:
+        """The context of rows. `consume` takes each column out of a dict when it is encoded, which spares memory.
+
+        ConfigError: a column is missing.
+        """
         require(table, [column.name for column in self.columns])
         rows, start = len(next(iter(table.values()))) if table else 0, 0
         encoded = np.zeros((rows, len(self.names)))
@@ -84,6 +87,8 @@ class Encoding:
             width = len(column.names())
             encoded[:, start : start + width] = column.transform(table[column.name])
             start += width
+            if consume and isinstance(table, dict):
+                del table[column.name]
         return encoded
 
 
@@ -179,7 +184,7 @@ def numbers(column: np.ndarray, name: str) -> Float[np.ndarray, " N"]:
     if column.dtype.kind in "US":
         row = int(np.argmin(_look_like_numbers(column)))
         raise DataError(f"column {name!r} holds text, such as {str(column[row])!r} in row {row}; numbers are needed")
-    return column.astype(np.float64)
+    return column.astype(np.float64, copy=False)
 
 
 def _look_like_numbers(column: np.ndarray) -> Bool[np.ndarray, " N"]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import jax.numpy as jnp
 import numpy as np
 
 from gleanings.core.errors import ConfigError
@@ -27,7 +26,6 @@ from gleanings.selection.networks import Mlp, MlpHead
 from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, Estimate, Estimator, standard_error
 from gleanings.selection.overlap import overlap
 from gleanings.selection.pessimistic import PRACTICAL, BanditClass, HeadLinear, Pessimism
-from gleanings.selection.prefix import effective_rows
 from gleanings.selection.propensities import estimate_propensities
 from gleanings.selection.selection import Label, Rule, Selection
 
@@ -117,8 +115,8 @@ def _log_alarms(log: BanditLog, logged: bool) -> list[Alarm]:
     if not logged:
         message = "none logged, so they are estimated from the log, and IPS and SNIPS left out; log them"
         found.append(Alarm("propensity", message))
-    reward = jnp.asarray(log.reward, jnp.float32)
-    carried = float(effective_rows(reward, reward, jnp.ones_like(reward)))
+    squares = np.square(log.reward - log.reward.mean())
+    carried = float(squares.sum() ** 2 / np.square(squares).sum())
     if carried < _MIN_REWARD_ROWS:
         found.append(Alarm("rare reward", f"the reward is carried by {carried:.1f} rows; log more of the rare outcome"))
     if log.group is None and (share := repeated_share(log)) > _MAX_DUPLICATES:
@@ -129,11 +127,10 @@ def _log_alarms(log: BanditLog, logged: bool) -> list[Alarm]:
 
 def repeated_share(log: BanditLog) -> float:
     """Share of rows that copy another one; 0 where every column has few values, so that copies are to be expected."""
-    columns = np.concatenate([log.context, log.reward[:, None]], 1)
-    if all(len(np.unique(column)) <= MAX_LEVELS for column in columns.T):
+    if all(len(np.unique(column)) <= MAX_LEVELS for column in (log.reward, *log.context.T)):
         return 0.0
-    direction = np.random.default_rng(0).normal(size=columns.shape[1])
-    return 1 - len(np.unique(columns @ direction + np.pi * log.action)) / len(log)
+    direction = np.random.default_rng(0).normal(size=log.context.shape[1])
+    return 1 - len(np.unique(log.context @ direction + np.e * log.reward + np.pi * log.action)) / len(log)
 
 
 def _losses(candidates: BanditCandidates) -> dict[str, tuple[float, float]]:
