@@ -107,6 +107,24 @@ def test_other_mistakes(tmp_path):
         columns_of({"a": np.zeros((2, 2))})
 
 
+def test_what_looks_like_a_number_and_is_none(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes("\ufeffzip,id,n\n0150,9007199254740993,1\n70010,9007199254740992,2\n\n".encode())
+    found = read_table(path)
+    assert found["zip"].tolist() == ["0150", "70010"]
+    assert found["id"].tolist() == ["9007199254740993", "9007199254740992"]
+    assert found["n"].tolist() == [1, 2]
+    numbers = columns_of({"id": np.array([2**53 + 1, 2**53]), "o": np.array(["a", None, float("nan")], dtype=object)})
+    assert numbers["id"].tolist() == ["9007199254740993", "9007199254740992"]
+    assert numbers["o"].tolist() == ["a", "", ""]
+    (tmp_path / "t.jsonl").write_text('{"a": 1}\n{"a": 2, "b": 3}\n')
+    found = read_table(tmp_path / "t.jsonl")
+    np.testing.assert_array_equal(found["b"], [np.nan, 3])
+    path.write_text("a,b\n" + "x" * 2000 + ",1\n")
+    with pytest.raises(DataError, match="a cell of 2,000 characters; a column of text may have 1,000"):
+        read_table(path)
+
+
 def write_npz(path, **columns):
     np.savez(path, **(COLUMNS | columns))
     return path

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gleanings.core.errors import ConfigError, DataError
-from gleanings.selection import BanditLog, Smallest, parse_classes, select_policy
-from gleanings.selection.bandit_rules import fold_of
+from gleanings.selection import BanditLog, ModBE, Smallest, parse_classes, select_policy
+from gleanings.selection.bandit_rules import fold_of, set_apart
 from gleanings.selection.policy import repeated_share
 from gleanings.selection.propensities import estimate_propensities
 
@@ -117,3 +117,109 @@ def test_a_table_without_context_has_one_class():
     assert select_policy(log, parse_classes(["constant"], log)).name == "constant"
     with pytest.raises(ConfigError, match="linear:all: there is no column of the context; use constant"):
         parse_classes(["constant", "linear:all"], log)
+
+
+def test_new_rows_are_read_as_the_log_was():
+    """Codes stay codes, whatever else a new table holds; columns go by name, in every kind of table."""
+    rng = np.random.default_rng(0)
+    code, age, arm = (
+        np.array(["1", "2", "A"])[rng.integers(0, 3, 900)],
+        rng.normal(40, 10, 900),
+        rng.integers(0, 2, 900),
+    )
+    reward = np.where(code == "1", 1, -1) * (2 * arm - 1) + 0.1 * rng.normal(size=900)
+    columns = {"arm": arm, "r": reward, "p": np.full(900, 0.5), "age": age, "code": code}
+    log = read(columns, propensity="p", context=["age", "code"])
+    found = select_policy(log, parse_classes(["constant", "linear:all"], log))
+    assert found.act({"code": ["1", "2", "A"], "age": [40.0] * 3}).argmax(1).tolist() == [1, 0, 0]
+    assert found.act({"age": [20, 60], "code": [1, 2]}).argmax(1).tolist() == [1, 0]
+    arrow = pytest.importorskip("pyarrow").table({"code": ["1", "2"], "age": [40.0, 40.0]})
+    assert found.act(arrow).argmax(1).tolist() == [1, 0]
+    for wrong, message in ((np.zeros((2, 1)), r"shape \(2, 1\); expected \[B, 4\]"), (np.zeros(4), r"shape \(4,\)")):
+        with pytest.raises(ConfigError, match=message):
+            found.act(wrong)
+    with pytest.raises(DataError, match="column 'age' holds text, such as 'old' in row 1"):
+        found.act({"code": ["1", "2"], "age": ["30", "old"]})
+    with pytest.raises(DataError, match="column 'age': 1 rows are not finite"):
+        found.act({"code": ["1"], "age": [np.nan]})
+
+
+def test_a_column_that_does_not_vary_says_nothing_later():
+    columns = table() | {"c": np.full(600, 0.1)}
+    log = read(columns, propensity="p", context=["x", "c"])
+    found = select_policy(log, parse_classes(["constant", "linear:all"], log))
+    here, there = (found.act({"x": [-1.0, 2.0], "c": [c, c]}) for c in (0.1, 0.2))
+    assert (here == there).all()
+
+
+def test_rows_of_a_group_count_as_one():
+    columns = {name: np.repeat(column, 10) for name, column in table(300).items()}
+    user = np.repeat(np.arange(300), 10)
+    classes = ["constant", "linear:all"]
+    alone, grouped, copied = (
+        select_policy(log, parse_classes(classes, log), Smallest(), seed=1).value["DR"]
+        for log in (
+            read(table(300), propensity="p"),
+            read(columns | {"user": user}, propensity="p", group="user"),
+            read(columns, propensity="p"),
+        )
+    )
+    assert grouped.se == pytest.approx(alone.se, rel=0.2)
+    assert copied.se < 0.5 * alone.se
+
+
+def test_what_is_added_to_every_reward_changes_no_choice():
+    columns = table()
+    log, shifted = read(columns, propensity="p"), read(columns | {"r": columns["r"] + 1e4}, propensity="p")
+    one, other = (select_policy(x, parse_classes(["constant", "linear:all"], x)) for x in (log, shifted))
+    assert (one.name, one.verdict) == (other.name, other.verdict)
+    assert (one.act(log.context) == other.act(log.context)).all()
+    assert other.value["DR"].value - one.value["DR"].value == pytest.approx(1e4, abs=1e-3)
+    assert one.lift is not None
+    assert one.lift.value == pytest.approx(one.value["DR"].value - _logged(one), abs=1e-9)
+
+
+def _logged(found) -> float:
+    unseen = set_apart(found.log, 0.2, 1)
+    return float(found.log.reward[unseen].mean())
+
+
+def test_modbe_is_asked_about_coverage_too():
+    """An arm that is never logged where x is large, and that a line wants there."""
+    rng = np.random.default_rng(0)
+    n = 3000
+    x = np.where(rng.random(n) < 0.03, rng.uniform(8, 10, n), rng.uniform(-1, 1, n))
+    arm = np.where(x > 5, 0, rng.integers(0, 2, n))
+    reward = np.where(arm == 1, np.where(x > 5, -1.0, x), 0.0) + 0.3 * rng.normal(size=n)
+    log = read({"arm": arm, "r": reward, "p": np.where(x > 5, 1.0, 0.5), "x": x}, propensity="p")
+    found = select_policy(log, parse_classes(["constant", "linear:1"], log), ModBE())
+    assert found.name == "linear[1]"
+    assert (found.verdict, "coverage" in [alarm.name for alarm in found.alarms]) == ("uncertified", True)
+
+
+def test_one_class_is_not_certified():
+    log = read(table(), propensity="p")
+    found = select_policy(log, parse_classes(["linear:all"], log))
+    assert (found.verdict, found.alarms[0].name) == ("uncertified", "one class")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context": ["x", "r"]}, "column 'r' is in the context and has another part too"),
+        ({"context": ["x9:x1"]}, "range x9:x1: it must rise"),
+        ({"context": ["x0:x99999999999"]}, "it must rise, by at most 10,000"),
+        ({"rows": -5}, "rows -5: at least 1 is needed"),
+        ({"buckets": -1}, "-1 buckets"),
+    ],
+)
+def test_options_that_cannot_be_meant(options, message):
+    with pytest.raises(ConfigError, match=message):
+        read(table(60), **options)
+
+
+def test_one_wrong_cell_among_numbers_is_named():
+    x = table(100)["x"].round(3).astype(str)
+    x[7] = "unknown"
+    with pytest.raises(DataError, match=r"column 'x' holds numbers in 99\.0% of rows, but 'unknown' in row 7"):
+        read(table(100) | {"x": x})

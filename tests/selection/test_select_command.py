@@ -121,6 +121,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_decision(table, tmp_path, cap
     assert run(table, tmp_path / "whole") == 0
     monkeypatch.setattr(Asked, "answer", interrupt)
     assert run(table, tmp_path / "cut") == 130
+    assert f"continue with: gleanings resume {tmp_path / 'cut'}" in capsys.readouterr().err
     assert json.loads((tmp_path / "cut" / "status.json").read_text())["status"] == "stopped"
     assert not (tmp_path / "cut" / "artifacts").exists()
     monkeypatch.undo()
@@ -130,6 +131,9 @@ def test_an_interrupted_run_is_resumed_to_the_same_decision(table, tmp_path, cap
             tmp_path / "whole" / "artifacts" / name
         ).read_bytes()
     capsys.readouterr()
+    table.write_text(table.read_text() + "left,1,0.5,0,0,0\n")
+    assert main(["resume", str(tmp_path / "cut")]) == 3
+    assert "the file has changed since the run began" in capsys.readouterr().err
     assert run(table, tmp_path / "cut") == 2
     assert "exists" in capsys.readouterr().err
 

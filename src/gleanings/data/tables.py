@@ -159,7 +159,7 @@ def _parsed(column: Sequence[str]) -> np.ndarray:
         return _text(column)
     # Codes such as 0150 are names, and so are whole numbers that floats would merge.
     code = any(len(value) > 1 and value[0] == "0" and value[1].isdigit() for value in column)
-    merged = (np.abs(numbers) > _EXACT) & np.isfinite(numbers)
+    merged = (np.abs(numbers) >= _EXACT) & np.isfinite(numbers)
     return _text(column) if code or merged.any() else numbers
 
 
