@@ -148,6 +148,7 @@ def special(kind: bytes, target: str = "") -> tarfile.TarInfo:
         (gzip.compress(b"not tar" * 100), r"not a tar\.gz archive"),
         (gzip.compress(bytes(1 << 20)), "unpacks to more than"),
     ],
+    ids=map(str, range(99)),  # the archives hold the time, which must not be in a name
 )
 def test_hostile_archives(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str):
     """Also with the digest that is expected, an archive can do no more than be refused."""
