@@ -114,8 +114,10 @@ def test_what_looks_like_a_number_and_is_none(tmp_path):
     assert found["zip"].tolist() == ["0150", "70010"]
     assert found["id"].tolist() == ["9007199254740993", "9007199254740992"]
     assert found["n"].tolist() == [1, 2]
-    numbers = columns_of({"id": np.array([2**53 + 1, 2**53]), "o": np.array(["a", None, float("nan")], dtype=object)})
-    assert numbers["id"].tolist() == ["9007199254740993", "9007199254740992"]
+    numbers = columns_of(
+        {"id": np.array([2**53 + 1, 2**53, 7]), "o": np.array(["a", None, float("nan")], dtype=object)}
+    )
+    assert numbers["id"].tolist() == ["9007199254740993", "9007199254740992", "7"]
     assert numbers["o"].tolist() == ["a", "", ""]
     (tmp_path / "t.jsonl").write_text('{"a": 1}\n{"a": 2, "b": 3}\n')
     found = read_table(tmp_path / "t.jsonl")

@@ -39,7 +39,7 @@ BANDIT = [Auto(), HoldOut(), HoldOut(1, "argmin", True), ComplexityCoverage(), S
 MDP = [ModBE(), HoldOutTD()]
 DIMS, COLUMNS, ROWS = (1, 2, 5), 4, 240
 rules = pytest.mark.parametrize("rule", BANDIT, ids=lambda rule: type(rule).__name__)
-many = settings(max_examples=25, deadline=None)
+many = settings(max_examples=12, deadline=None)
 seeds = st.integers(0, 10_000)
 number = st.floats(-1e6, 1e6)
 

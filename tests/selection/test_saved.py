@@ -38,8 +38,15 @@ def bandit_log(n: int = 300) -> BanditLog:
     return BanditLog.from_table(table, action="arm", reward="r", propensity="p")
 
 
-@pytest.mark.parametrize("rule", [Auto(), ComplexityCoverage(), Largest()], ids=lambda r: type(r).__name__)
-@pytest.mark.parametrize("words", [["constant", "linear:1,all"], ["linear:1", "rff:8"], ["linear:all", "mlp:4"]])
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Auto(), ["constant", "linear:1,all"]),
+        (ComplexityCoverage(), ["linear:1", "rff:8"]),
+        (Largest(), ["linear:all", "mlp:4"]),
+    ],
+    ids=["greedy", "mixture", "pessimistic network"],
+)
 def test_a_bandit_choice_acts_as_before(rule, words, tmp_path):
     log = bandit_log()
     found = select_policy(log, parse_classes(words, log), rule)
