@@ -123,7 +123,7 @@ def test_what_looks_like_a_number_and_is_none(tmp_path):
     found = read_table(tmp_path / "t.jsonl")
     np.testing.assert_array_equal(found["b"], [np.nan, 3])
     path.write_text("a,b\n" + "x" * 2000 + ",1\n")
-    with pytest.raises(DataError, match="a cell of 2,000 characters; a column of text may have 1,000"):
+    with pytest.raises(DataError, match="a cell of 2,000 characters; columns of text may have 1,000"):
         read_table(path)
 
 
