@@ -95,7 +95,9 @@ def _middle(left: Points, right: Points) -> Points:
 
 
 def _features(lanes: dict[str, Any]) -> list[MapFeature]:
-    heading = {name: lane["centre"][-1, :2] - lane["centre"][0, :2] for name, lane in lanes.items() if len(lane["centre"]) > 1}
+    heading = {
+        name: lane["centre"][-1, :2] - lane["centre"][0, :2] for name, lane in lanes.items() if len(lane["centre"]) > 1
+    }
     found = []
     for name, along in heading.items():
         lane = lanes[name]
@@ -108,7 +110,9 @@ def _features(lanes: dict[str, Any]) -> list[MapFeature]:
     for lane in lanes.values():
         # A shared mark is taken once, from the lane on whose left it lies.
         sides = lane["sides"] if lane["right_free"] else lane["sides"][:1]
-        found += [MapFeature("road_line", _flat(line)) for line, mark in sides if mark not in _UNMARKED and len(line) > 1]
+        found += [
+            MapFeature("road_line", _flat(line)) for line, mark in sides if mark not in _UNMARKED and len(line) > 1
+        ]
     return found
 
 

@@ -15,7 +15,7 @@ from gleanings.driving.readers._xml import parse_xml
 _WIDTH = 3.2  # metres, SUMO's default
 _MITER = 2.0  # a corner lies at most so many half widths away
 _NO_ROAD = {"crossing", "walkingarea"}
-_ON_FOOT = {"pedestrian", "rail", "tram", "rail_urban", "rail_electric", "rail_fast", "ship", "bicycle"}
+_OTHERS = {"pedestrian", "rail", "tram", "rail_urban", "rail_electric", "rail_fast", "ship", "bicycle"}
 Points = Float[np.ndarray, "_ 3"]
 Streets = dict[str, list[tuple[str, Points, float, float]]]
 
@@ -36,10 +36,11 @@ def read_net(path: Path) -> tuple[MapFeature, ...]:
     except (KeyError, ValueError, OverflowError) as error:
         raise DataError(f"not a readable SUMO network ({str(error)[:200]})", path) from error
     features = [MapFeature("road_edge", edge) for edge in _edges(streets, junctions)]
-    for lanes in streets.values():
+    for street, lanes in streets.items():
         names = [name for name, _, _, _ in lanes]
         for i, (name, centre, _, limit) in enumerate(lanes):
-            beside = tuple(names[j] for j in (i - 1, i + 1) if 0 <= j < len(names))
+            # Within a junction the lanes of a street part or meet.
+            beside = () if street.startswith(":") else tuple(names[max(i - 1, 0) : i] + names[i + 1 : i + 2])
             after = tuple(dict.fromkeys(successors[name]))
             features.append(MapFeature("lane", centre, name, False, limit, after, beside, linked=True))
     return tuple(features)
@@ -53,14 +54,17 @@ def _streets(root: Element) -> Streets:
             continue
         lanes = [(int(lane.attrib["index"]), lane) for lane in street.iter("lane") if _is_road(lane)]
         lanes.sort(key=lambda pair: pair[0])
-        found = [(lane.attrib["id"], _shape(lane.attrib["shape"]), _width(lane), float(lane.get("speed", "nan"))) for _, lane in lanes]
+        found = [
+            (lane.attrib["id"], _shape(lane.attrib["shape"]), _width(lane), float(lane.get("speed", "nan")))
+            for _, lane in lanes
+        ]
         streets[street.attrib["id"]] = [lane for lane in found if len(lane[1]) > 1]
     return streets
 
 
 def _is_road(lane: Element) -> bool:
     allowed, forbidden = lane.get("allow", "").split(), lane.get("disallow", "").split()
-    return not (allowed and set(allowed) <= _ON_FOOT) and "all" not in forbidden and "passenger" not in forbidden
+    return not (allowed and set(allowed) <= _OTHERS) and "all" not in forbidden and "passenger" not in forbidden
 
 
 def _width(lane: Element) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.driving.raw import BUS_SIZE, DEFAULT_SIZE, Kind, MapFeature, RawScene, RawTrack, empty_track
@@ -21,7 +21,7 @@ _NUMBERS = ("object_category", "timestep", "position_x", "position_y", "heading"
 _FOCAL, _SCORED = 3, 2
 _STEP = 0.1  # seconds
 _MAX_ROWS, _MAX_BYTES, _MAX_STEPS, _MAX_CELLS, _MAX_TEXT = 1_000_000, 256 << 20, 2000, 1_000_000, 200
-# The rest (static, background, construction, riderless_bicycle, unknown) is OTHER. A motorcyclist is a vehicle, as in WOMD.
+# The rest (static, background, construction, riderless_bicycle, unknown) is OTHER. Motorcyclists are vehicles, as in WOMD.
 _KINDS = {
     "vehicle": Kind.VEHICLE,
     "bus": Kind.VEHICLE,
@@ -76,7 +76,7 @@ def _map(path: Path, name: str) -> tuple[tuple[MapFeature, ...], dict[str, int]]
     return read_map(beside) if beside.is_file() else ((), {"map_missing": 1})
 
 
-def _read_columns(path: Path) -> tuple[dict[str, Texts], dict[str, Float[np.ndarray, " R"]], Any]:
+def _read_columns(path: Path) -> tuple[dict[str, Texts], dict[str, Float[np.ndarray, " R"]], Bool[np.ndarray, " R"]]:
     """Columns of text as (codes, values), of numbers, and the flags `observed`."""
     try:
         import pyarrow  # pyright: ignore[reportMissingImports]

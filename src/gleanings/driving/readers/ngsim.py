@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -27,8 +26,9 @@ _COLUMNS = {
 }
 _KINDS = {1: Kind.VEHICLE, 2: Kind.VEHICLE, 3: Kind.VEHICLE, 4: Kind.PEDESTRIAN}  # motorcycle, car, truck, on foot
 _STEPS_S = (0.01, 1.0)
+_MAX_TIME = 1e9  # seconds
 _OFF_GRID = 0.2  # of a step
-_MAX_VEHICLES, _MAX_TIMES, _MAX_ROWS, _MAX_CELL = 100_000, 200_000, 400_000, 10_000
+_MAX_VEHICLES, _MAX_TIMES, _MAX_ROWS, _MAX_STATES = 100_000, 200_000, 400_000, 1_000_000
 _MAX_TICKS, _TICK = 20_000, 50_000  # instructions of SQLite's machine: 1e9 a file
 Table = Float[np.ndarray, "R C"]
 
@@ -46,10 +46,11 @@ def read(path: Path) -> Iterator[RawScene]:
             _check_columns(path, database)
             vehicles = _vehicles(path, database)
             times = _query(path, database, "SELECT DISTINCT sim_time FROM Trajectory ORDER BY sim_time", _MAX_TIMES)
-            for index, (begin, step, count) in enumerate(_windows(path, times[:, 0])):
+            for index, (begin, step, count) in enumerate(_windows(path, np.unique(times))):
                 yield check_raw(_scene(path, database, vehicles, (begin, step, count), index, features, mended))
     except (sqlite3.Error, ValueError, TypeError, OverflowError, MemoryError) as error:
         problem = "".join(c if c.isprintable() else " " for c in str(error))[:200]
+        problem = "too much work: too many rows, or no index on sim_time" if problem == "interrupted" else problem
         raise DataError(f"not a readable trajectory database ({problem})", path) from error
 
 
@@ -110,8 +111,8 @@ def _vehicles(path: Path, database: sqlite3.Connection) -> Table:
 
 def _windows(path: Path, times: Float[np.ndarray, " R"]) -> Iterator[tuple[float, float, int]]:
     """First time, length of a step and number of steps of each scene that has rows."""
-    if len(times) < 2 or not np.isfinite(times).all():
-        raise DataError(f"{len(times)} different times; expected at least 2, and finite ones", path)
+    if len(times) < 2 or not (np.abs(times) < _MAX_TIME).all():
+        raise DataError(f"{len(times)} different times; expected at least 2, and each a number of seconds", path)
     step = round(float(np.median(np.diff(times))), 6)
     if not _STEPS_S[0] <= step <= _STEPS_S[1]:
         raise DataError(f"times stand {step:g} s apart; expected a grid of {_STEPS_S[0]} to {_STEPS_S[1]} s", path)
@@ -139,11 +140,15 @@ def _scene(
     when = (rows[:, 1] - begin) / step
     at = np.rint(when)
     who = np.searchsorted(vehicles[:, 0], rows[:, 0])
-    known = vehicles[np.minimum(who, len(vehicles) - 1), 0] == rows[:, 0] if len(vehicles) else np.zeros(len(rows), bool)
+    known = (
+        vehicles[np.minimum(who, len(vehicles) - 1), 0] == rows[:, 0] if len(vehicles) else np.zeros(len(rows), bool)
+    )
     good = known & (np.abs(when - at) <= _OFF_GRID) & (at >= 0) & (at < count)
     rows, at, who = rows[good], at[good].astype(np.int64), who[good]
     repeated = len(at) - len(np.unique(who * count + at))
     repairs = mended | {"rows_off_grid_or_unknown": int((~good).sum()), "rows_repeated": repeated}
+    if len(np.unique(who)) * count > _MAX_STATES:
+        raise DataError(f"more than {_MAX_STATES:,} states in {count} steps; cut the recording", path)
     tracks, marked = _tracks(vehicles, rows, at, who, count)
     here = np.array([track.valid for track in tracks], bool).reshape(-1, count).any(0)
     start = min(_START, count - 2)
@@ -184,8 +189,10 @@ def _ego(tracks: Sequence[RawTrack], marked: list[int], start: int) -> int:
     """Index of the marked track, else of the one that is there at the start and travels farthest, else -1."""
     if marked:
         return marked[0]
-    way: list[Any] = [-1.0] * len(tracks)
-    for i, track in enumerate(tracks):
-        if track.valid[start] and track.kind == Kind.VEHICLE:
-            way[i] = float(np.hypot(*np.diff(track.position[track.valid, :2], axis=0).T).sum())
-    return int(np.argmax(way)) if way and max(way) >= 0 else -1
+    way = [
+        np.hypot(*np.diff(track.position[track.valid, :2], axis=0).T).sum()
+        if track.valid[start] and track.kind == Kind.VEHICLE
+        else -1.0
+        for track in tracks
+    ]
+    return int(np.nanargmax(way)) if np.nanmax(way, initial=-1.0) >= 0 else -1
