@@ -21,7 +21,7 @@ _NUMBERS = ("object_category", "timestep", "position_x", "position_y", "heading"
 _FOCAL, _SCORED = 3, 2
 _STEP = 0.1  # seconds
 _MAX_ROWS, _MAX_BYTES, _MAX_STEPS, _MAX_CELLS, _MAX_TEXT = 1_000_000, 256 << 20, 2000, 1_000_000, 200
-# The rest (static, background, construction, riderless_bicycle, unknown) is OTHER. Motorcyclists are vehicles, as in WOMD.
+# All others are OTHER. Motorcyclists are vehicles, as in WOMD.
 _KINDS = {
     "vehicle": Kind.VEHICLE,
     "bus": Kind.VEHICLE,
@@ -41,6 +41,7 @@ def read(path: Path) -> Iterator[RawScene]:
     The map is `log_map_archive_<scenario id>.json` in the same folder; without it `repairs` says so and the scene has
     no features. ConfigError: no pyarrow. DataError: not such a file, or larger than 2,000 steps or 1e6 track-steps.
     """
+    _check_format(path)
     texts, numbers, observed = _read_columns(path)
     step, tracks, repairs = _tracks(path, texts, numbers)
     name = _single(texts["scenario_id"], path)
@@ -65,6 +66,17 @@ def read(path: Path) -> Iterator[RawScene]:
     )
 
 
+def _check_format(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(6)
+    except OSError as error:
+        raise DataError(f"cannot be opened ({_line(error)})", path) from error
+    if magic == b"ARROW1":
+        problem = "a feather table, such as the annotations of a sensor log, has no poses of the ego in the city"
+        raise DataError(f"{problem}; give the Parquet scenario of motion forecasting", path)
+
+
 def _rows(codes: Int[np.ndarray, " K"]) -> tuple[int, ...]:
     return tuple(np.unique(codes).tolist())
 
@@ -80,7 +92,7 @@ def _read_columns(path: Path) -> tuple[dict[str, Texts], dict[str, Float[np.ndar
     """Columns of text as (codes, values), of numbers, and the flags `observed`."""
     try:
         import pyarrow  # pyright: ignore[reportMissingImports]
-        from pyarrow import compute, parquet  # pyright: ignore[reportMissingImports]
+        from pyarrow import parquet  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(f"{path}: Argoverse 2 files need pyarrow: pip install pyarrow") from error
     try:
@@ -95,11 +107,11 @@ def _read_columns(path: Path) -> tuple[dict[str, Texts], dict[str, Float[np.ndar
         for name in _TEXT:
             column = table[name].unify_dictionaries().combine_chunks()
             column = column if pyarrow.types.is_dictionary(column.type) else column.dictionary_encode()
-            longest = compute.max(compute.binary_length(column.dictionary)).as_py() or 0
-            if longest > _MAX_TEXT:
-                raise DataError(f"column {name!r} holds a text of {longest:,} bytes; at most {_MAX_TEXT}", path)
+            values = [str(value) for value in column.dictionary.to_pylist()]
+            if (longest := max(map(len, values), default=0)) > _MAX_TEXT:
+                raise DataError(f"column {name!r} holds a text of {longest:,} characters; at most {_MAX_TEXT}", path)
             codes = column.indices.cast(pyarrow.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-            texts[name] = (codes, [str(value) for value in column.dictionary.to_pylist()])
+            texts[name] = (codes, values)
         numbers = {
             name: np.array(table[name].cast(pyarrow.float64(), safe=False).to_numpy(), np.float64) for name in _NUMBERS
         }

@@ -150,9 +150,10 @@ def _scene(
     if len(np.unique(who)) * count > _MAX_STATES:
         raise DataError(f"more than {_MAX_STATES:,} states in {count} steps; cut the recording", path)
     tracks, marked = _tracks(vehicles, rows, at, who, count)
-    here = np.array([track.valid for track in tracks], bool).reshape(-1, count).any(0)
+    here = np.zeros(count, bool)
+    here[at] = True
     start = min(_START, count - 2)
-    if here.any() and not here[start]:
+    if not here[start]:
         start = int(np.argmax(here))
     return RawScene(
         name=f"{path.stem}-{index}",
