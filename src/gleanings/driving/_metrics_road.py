@@ -51,8 +51,8 @@ def _is_red(step: StepContext) -> Bool[Array, " S"]:
     states = step.scene.lights.state
     last = states.shape[0] - 1
     then, now = states[jnp.clip(step.previous.t, 0, last)], states[jnp.clip(step.state.t, 0, last)]
-    red = [sum((row == int(code)) for code in RED) > 0 for row in (then, now)]
-    return red[0] & red[1]
+    codes = jnp.asarray([int(code) for code in RED], states.dtype)
+    return jnp.any(then[:, None] == codes, axis=1) & jnp.any(now[:, None] == codes, axis=1)
 
 
 def _crosses(step: StepContext) -> Bool[Array, "N S"]:

@@ -5,9 +5,10 @@ from jaxtyping import Array, Float32
 
 from gleanings.driving._log_arcs import project
 from gleanings.driving._step_context import StepContext, defined
+from gleanings.driving.dynamics import along, largest_curvature, limits_of, wrap
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Scene
-from gleanings.driving.state import Metric, SimState
+from gleanings.driving.state import Metric
 
 OFF_ROUTE_M = 4.0
 SHORT_LOG_M = 5.0
@@ -65,29 +66,17 @@ def infeasible(step: StepContext) -> Metric:
 
     The arc length behind a chord and a turn is that of a circle: chord (turn / 2) / sin(turn / 2).
     """
-    before, after, dt = step.previous, step.state, step.scene.dt
-    speed = along(before)
-    gain = (along(after) - speed) / dt
+    before, after = step.previous, step.state
+    limits = limits_of(step.scene.objects.kind)
+    speed = along(before.pose)
+    gain = (along(after.pose) - speed) / step.scene.dt
     turn = wrap(after.yaw - before.yaw)
-    chord = jnp.hypot(after.x - before.x, after.y - before.y)
-    arc = chord / jnp.sinc(turn / (2 * jnp.pi))
-    cyclist = step.scene.objects.kind == int(Kind.CYCLIST)
-    low, high = jnp.where(cyclist, -6.0, -8.0), jnp.where(cyclist, 3.0, 4.0)
-    bend = jnp.where(cyclist, 0.6, jnp.minimum(0.22, 10.0 / jnp.maximum(speed**2, 1.0)))
-    fast = (gain < low - SLACK) | (gain > high + SLACK)
+    arc = jnp.hypot(after.x - before.x, after.y - before.y) / jnp.sinc(turn / (2 * jnp.pi))
+    bend = largest_curvature(speed, limits)
+    fast = (gain < limits.brake - SLACK) | (gain > limits.accelerate + SLACK)
     sharp = (arc > TURN_M) & (jnp.abs(turn) > (bend + SLACK) * arc)
     walks = step.scene.objects.kind == int(Kind.PEDESTRIAN)
     return defined(fast | sharp, step.alive & before.alive & ~walks)
-
-
-def wrap(angle: Float32[Array, "*s"]) -> Float32[Array, "*s"]:
-    """`angle` in [-pi, pi]."""
-    return angle - 2 * jnp.pi * jnp.round(angle / (2 * jnp.pi))
-
-
-def along(state: SimState) -> Float32[Array, " N"]:
-    """Velocity along the heading, m/s."""
-    return state.vx * jnp.cos(state.yaw) + state.vy * jnp.sin(state.yaw)
 
 
 def arc_gained(scene: Scene, arc: Float32[Array, " N"], start: Float32[Array, " N"]) -> Float32[Array, " N"]:
