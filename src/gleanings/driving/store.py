@@ -203,9 +203,7 @@ def _header(data: mmap.mmap, path: Path) -> tuple[dict[str, Any], int]:
         raise DataError(f"{len(data)} bytes are no compiled scenes", path)
     size = struct.unpack("<Q", data[:8])[0]
     if size > min(_MAX_HEADER, len(data) - 8):
-        raise DataError(
-            f"the header should have {size:,} bytes; the file was cut or is no compiled one; {_AGAIN}", path
-        )
+        raise DataError(f"the header should have {size:,} bytes; it was cut, or is no compiled file; {_AGAIN}", path)
     text = data[8 : 8 + size]
     try:
         header = json.loads(text)
@@ -278,11 +276,15 @@ def _arrays(header: dict[str, Any], data: mmap.mmap, begin: int, count: int, pat
 def _span(name: str, entry: object, room: int, path: Path) -> tuple[str, list[int], int, int]:
     """Type, shape and byte range of an entry whose size fits its shape."""
     entry = entry if isinstance(entry, dict) else {}
-    code, shape, span = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    code, shape, span = str(entry.get("dtype")), entry.get("shape"), entry.get("data_offsets")
     sizes = {code: np.dtype(kind).itemsize for kind, code in _CODES.items()}
-    whole = isinstance(shape, list) and isinstance(span, list) and len(shape) <= 4 and len(span) == 2
-    if not whole or code not in sizes or not all(type(x) is int and 0 <= x <= room for x in [*shape, *span]):
+    if (
+        not isinstance(shape, list)
+        or not isinstance(span, list)
+        or (len(span), code in sizes, len(shape) <= 4) != (2, True, True)
+        or not all(type(x) is int and 0 <= x <= room for x in [*shape, *span])
+    ):
         raise DataError(f"array {name} is not described as it should be; {_AGAIN}", path)
     if span[1] - span[0] != math.prod(shape) * sizes[code] or span[1] > room:
         raise DataError(f"array {name} has {span[1] - span[0]:,} bytes, which is not its shape; {_AGAIN}", path)
-    return code, shape, *span
+    return code, shape, span[0], span[1]
