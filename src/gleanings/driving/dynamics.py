@@ -233,7 +233,7 @@ class Discrete(Dynamics):
     [0, high]; the middle is exactly 0. ConfigError: as many bins as `inner` has axes are needed, each odd and >= 3.
     """
 
-    inner: Dynamics = Bicycle()  # noqa: RUF009
+    inner: Dynamics = Bicycle()
     bins: tuple[int, ...] = eqx.field(static=True, default=(13, 21))
 
     def __check_init__(self) -> None:
@@ -316,7 +316,5 @@ def _delta_bounds(pose: Pose) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
     return -high, high
 
 
-def _displaced(
-    pose: Pose, dx: Float[Array, ""], dy: Float[Array, ""], turn: Float[Array, ""], dt: Scalar
-) -> Pose:
+def _displaced(pose: Pose, dx: Float[Array, ""], dy: Float[Array, ""], turn: Float[Array, ""], dt: Scalar) -> Pose:
     return Pose(pose.x + dx, pose.y + dy, pose.z, wrap(pose.yaw + turn), dx / dt, dy / dt)

@@ -66,7 +66,7 @@ class Simulator(eqx.Module):
     """A simulator without state of its own. Methods take one scene, whose arrays may be NumPy's.
 
     dynamics: of the controlled objects. agents: moves all others. reward(scene, previous, state, metrics) -> [N];
-    its attribute `names`, if it has one, lists metrics it needs; None: 0. observation: an `ObserveConfig` or a
+    its attribute `metrics`, if it has one, lists those it needs; None: 0. observation: an `ObserveConfig` or a
     function of (scene, state); None: none. ConfigError: unknown metrics, settings that cannot be meant.
     """
 
@@ -92,7 +92,9 @@ class Simulator(eqx.Module):
     @property
     def _names(self) -> tuple[str, ...]:
         """Metrics measured at each step."""
-        return tuple(dict.fromkeys((*self.config.metrics, *self.config.terminate_on, *getattr(self.reward, "names", ()))))
+        return tuple(
+            dict.fromkeys((*self.config.metrics, *self.config.terminate_on, *getattr(self.reward, "metrics", ())))
+        )
 
     @property
     def action_spec(self) -> ActionSpec:
@@ -138,7 +140,7 @@ class Simulator(eqx.Module):
 
         ConfigError: no object to control (where the scene is not traced), a start outside the log.
         """
-        self._check_scene(scene)
+        self.check(scene)
         return _reset(self, _on_device(scene), key, jnp.asarray(index, jnp.int32))
 
     def step(self, scene: Scene, state: SimState, action: Any, key: Key[Array, ""]) -> tuple[SimState, StepOutput]:
@@ -167,7 +169,7 @@ class Simulator(eqx.Module):
         if record not in ("pose", "metrics", "all"):
             raise ConfigError(f"record {record!r}: pose, metrics or all")
         if state is None:
-            self._check_scene(scene)
+            self.check(scene)
         key = jax.random.key(0) if key is None else key
         steps = self._steps(scene, state) if steps is None else steps
         return _rollout(self, _on_device(scene), policy, key, steps, record, state)
@@ -185,7 +187,7 @@ class Simulator(eqx.Module):
             last = min(last, int(first) + self.config.steps)
         return max(last - int(now), 0)
 
-    def _check_scene(self, scene: Scene) -> None:
+    def check(self, scene: Scene) -> None:
         """ConfigError where nobody would take actions, or the start lies outside the log."""
         steps, start = scene.log.x.shape[0], self.config.start
         if start is not None and start >= steps - 1:
@@ -239,9 +241,7 @@ def _reset(sim: Simulator, scene: Scene, key: Array, index: Array) -> SimState:
     flags = jnp.where(parked, PARKED, 0).astype(jnp.uint8)
     agents = sim.agents.init(scene, jax.random.fold_in(key, _INIT))
     contacts = follows_contacts(sim._names)
-    return begin(
-        scene, sim.config, t, pose, alive, key, contacts=contacts, flags=flags, agents=agents, index=index
-    )[0]
+    return begin(scene, sim.config, t, pose, alive, key, contacts=contacts, flags=flags, agents=agents, index=index)[0]
 
 
 def _step(sim: Simulator, scene: Scene, state: SimState, action: Any, key: Array) -> tuple[SimState, StepOutput, Array]:
@@ -271,15 +271,13 @@ def _step(sim: Simulator, scene: Scene, state: SimState, action: Any, key: Array
         gaps = within(gaps, alive)
     raised = _raised(roles, state, acts, sound, stands, left, alive)
     contacts = follows_contacts(sim._names)
-    after, gaps = advance(
-        scene, config, state, pose, alive, contacts=contacts, raised=raised, agents=agents, gaps=gaps
-    )
+    after, gaps = advance(scene, config, state, pose, alive, contacts=contacts, raised=raised, agents=agents, gaps=gaps)
     after, out = _outcome(sim, scene, roles, state, after, gaps)
     return after, out, acts.action
 
 
 def _stays(config: SimConfig, scene: Scene, roles: _Roles, state: SimState, present: Array) -> tuple[Array, Array]:
-    """Which objects that live on their own stay in the scene, and which left it: gone by the agent, or path at its end."""
+    """Which objects that live on their own stay, and which left the scene: by their agent, or at the end of the path."""
     paths = scene.paths
     ended = (paths.length > 0) & ~paths.closed & (state.arc >= paths.length - 0.01)
     left = state.alive & roles.reactive & ~roles.parked & (~present | ended)
