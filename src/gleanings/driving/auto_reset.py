@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Int32, Key
 
 from gleanings.core.errors import ConfigError
@@ -28,7 +29,7 @@ class AutoReset(eqx.Module):
 
     def reset(self, scenes: Scene, key: Key[Array, ""]) -> SimState:
         """The first state of a scene drawn from the bank. ConfigError: scenes that `sim` cannot start in."""
-        if not isinstance(scenes.start, jax.core.Tracer):
+        if not isinstance(scenes.start, Tracer):
             self._check(scenes)
         return self._draw(scenes, key)
 
