@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gleanings.driving.raw import MapFeature
 from gleanings.driving.scene import Lanes
@@ -118,7 +118,7 @@ def near_links(graph: LaneGraph, among: Bool[np.ndarray, " L"]) -> Int[np.ndarra
         return np.zeros((0, 2), np.int64)
     begin, end = headings(graph)
     starts, ends = graph.points[graph.first], graph.points[graph.last]
-    near = cKDTree(starts[rows]).query_ball_point(ends[rows], JOIN_M)
+    near = KDTree(starts[rows]).query_ball_point(ends[rows], JOIN_M)
     pairs = np.array([(i, rows[j]) for i, found in zip(rows, near, strict=True) for j in found], np.int64)
     pairs = pairs.reshape(-1, 2)
     i, j = pairs.T
@@ -140,7 +140,7 @@ def _near_beside(graph: LaneGraph, among: Bool[np.ndarray, " L"]) -> Int[np.ndar
     if not len(rows) or not len(samples.lane):
         return np.zeros((0, 2), np.int64)
     middle = np.searchsorted(samples.lane, rows) + np.bincount(samples.lane, minlength=graph.count)[rows] // 2
-    tree = cKDTree(samples.points)
+    tree = KDTree(samples.points)
     near = tree.query_ball_point(samples.points[middle], _BESIDE_M[1] + 0.5)
     i = np.repeat(middle, [len(found) for found in near])
     j = np.concatenate([np.asarray(found, np.int64) for found in near])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gleanings.driving.lanes import LaneGraph, LaneSamples, bends, sample_lanes, turn
 
@@ -38,7 +38,7 @@ class LaneIndex:
     def __init__(self, graph: LaneGraph) -> None:
         self.graph = graph
         self.samples: LaneSamples = sample_lanes(graph, _STEP_M)
-        self.tree = cKDTree(self.samples.points) if len(self.samples.lane) else None
+        self.tree = KDTree(self.samples.points) if len(self.samples.lane) else None
         self.next = np.full(graph.count, -1, np.int64)
         if len(graph.links):
             order = np.lexsort((bends(graph), graph.links[:, 0]))
