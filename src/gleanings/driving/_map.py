@@ -71,7 +71,7 @@ def lights_of(raw: RawScene, origin: Int[np.ndarray, "3"], graph: LaneGraph, pat
 
 
 def _direction(graph: LaneGraph, starts: Int[np.ndarray, " K"], row: int, point: Float[np.ndarray, "3"]) -> float:
-    """Direction of the segment nearest to `point`, of lane `row` or, row -1, of all, whose first points are `starts`."""
+    """Direction of the segment nearest to `point`: of lane `row` or, row -1, of those that begin at `starts`."""
     inside = np.arange(graph.first[row], graph.last[row]) if row >= 0 else starts
     if not len(inside):
         return 0.0
