@@ -11,7 +11,7 @@ from gleanings.driving.paths import light_arcs
 from gleanings.driving.raw import RawScene
 from gleanings.driving.scene import Goals, Lights, Paths, Road
 
-Line = Float[np.ndarray, "P 3"]
+Line = Float[np.ndarray, "_ 3"]
 _ROAD_STEP_M, _GOAL_M, _LIGHT_M = 2.0, 2.0, 3.0
 _ROAD_KINDS = ("", "lane", "road_edge", "road_line", "crosswalk", "speed_bump", "stop_sign", "driveway")
 _SURFACE = ("lane", "road_edge", "road_line")

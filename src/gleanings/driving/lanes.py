@@ -22,7 +22,7 @@ _SIMPLIFY_M, _RISE_M, _LEVELS = 0.05, 0.5, 40
 
 @dataclass(frozen=True)
 class LaneGraph:
-    """L lanes in the local frame; lane i has the points [offsets[i], offsets[i + 1]), at least two.
+    """L lanes in the local frame; lane i has the points [offsets[i], offsets[i + 1]), at least two; L1 = L + 1.
 
     feature: index in the raw scene. links: rows (i, j): j follows i. beside: rows (i, j): j is a neighbour of i in the
     same direction. limit: m/s, NaN unknown. arc: length along the lane at each point, m.
@@ -30,7 +30,7 @@ class LaneGraph:
 
     feature: Int[np.ndarray, " L"]
     points: Float[np.ndarray, "P 3"]
-    offsets: Int[np.ndarray, " L+1"]
+    offsets: Int[np.ndarray, " L1"]
     links: Int[np.ndarray, "K 2"]
     beside: Int[np.ndarray, "J 2"]
     limit: Float[np.ndarray, " L"]
@@ -185,7 +185,7 @@ class Resampled:
     size: Float[np.ndarray, " K"]
 
 
-def resample(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L+1"], step: float) -> Resampled:
+def resample(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L1"], step: float) -> Resampled:
     """Evenly spaced points on each of L polylines, at most `step` metres apart (plan), both ends included.
 
     Polyline i has the points [offsets[i], offsets[i + 1]). One of a single point gives nothing.
@@ -212,7 +212,7 @@ def resample(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L+1"],
     return Resampled(points[segment] + share[:, None] * gap[segment], yaw, segment, share, size[segment])
 
 
-def simplify(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L+1"], most: float) -> Bool[np.ndarray, " P"]:
+def simplify(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L1"], most: float) -> Bool[np.ndarray, " P"]:
     """Which points of L polylines stay so that no dropped one lies further than `most` metres from its chord.
 
     Beyond 40 rounds intervals are halved in the middle, so that no shape makes it slow. Source: Douglas and Peucker

@@ -1,5 +1,7 @@
 """The path of each object: where it was logged to drive, then on along the lanes. Source: ours."""
 
+import math
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -12,7 +14,7 @@ from gleanings.driving.scene import Paths
 SAMPLES = 257
 _LONGEST_LOOP, _SHORTEST_LOOP = SAMPLES - 34.0, 20.0
 _THIN_M, _STANDING_M, _MERGE_M, _CLOSE_M = 0.5, 2.0, 8.0, 2.0
-Line = Float[np.ndarray, "P 3"]
+Line = Float[np.ndarray, "_ 3"]
 
 
 def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
@@ -87,7 +89,7 @@ def _logged(tracks: Tracks, k: int, line: Line, standing: bool) -> tuple[Line, f
         return (np.stack([last + behind * ahead, last]) if behind < -1e-3 else last[None]), yaw
     step = line[-1] - line[-2]
     moved = float(np.arctan2(step[1], step[0]))
-    return line, yaw if abs(turn(np.array(yaw - moved))) < AHEAD_RAD else moved
+    return line, yaw if abs(math.remainder(yaw - moved, math.tau)) < AHEAD_RAD else moved
 
 
 def _place(found: Candidates, k: int, row: int) -> tuple[int, float] | None:
@@ -159,7 +161,7 @@ def _loop(
     run = near[: int(np.argmax(np.append(np.diff(near) > 1, True))) + 1]
     back = low + int(run[np.argmin(away[run])])
     out, home = samples[1] - samples[0], samples[back] - samples[back - 1]
-    if abs(turn(np.arctan2(out[1], out[0]) - np.arctan2(home[1], home[0]))) > AHEAD_RAD:
+    if abs(math.remainder(math.atan2(out[1], out[0]) - math.atan2(home[1], home[0]), math.tau)) > AHEAD_RAD:
         return None
     way = out[:2] / max(np.hypot(out[0], out[1]), 1e-9)
     size = back + float((samples[0] - samples[back])[:2] @ way)
