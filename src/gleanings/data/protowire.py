@@ -24,7 +24,7 @@ Scalar = Literal["varint", "double", "float"]
 _WIRE = {"varint": VARINT, "double": FIXED64, "float": FIXED32}
 _DTYPE = {"double": np.dtype("<f8"), "float": np.dtype("<f4")}
 _MAX_LAYOUTS = 16
-Spans = Int64[np.ndarray, "n 2"]
+Spans = Int64[np.ndarray, "_ 2"]
 
 
 class WireError(DataError):
