@@ -56,7 +56,8 @@ def iter_scenes(
 
     What cannot be read is a SceneError in its place, and reading goes on behind it; in folders maps beside their scenes
     and plain text are passed over. `config` is for raw files. `workers` > 0: as many processes read and compile, with
-    the same result. Raises: DataError for a path that leads to no file, ConfigError for a negative number of workers.
+    the same result; a script that asks for them needs the usual `if __name__ == "__main__":`. Raises: DataError for a
+    path that leads to no file, ConfigError for a negative number of workers.
     """
     if workers < 0:
         raise ConfigError(f"workers is {workers}; expected 0 or more")
@@ -132,8 +133,9 @@ def _compile_all(work: Work, config: CompileConfig) -> list[Item]:
 def _by_workers(files: list[Path], config: CompileConfig, workers: int) -> Iterator[Item]:
     # A forked child of a process that runs jax may hang; a fresh one loads no jax.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting: deque[tuple[Work, Future[list[Item]]]] = deque()
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    waiting: deque[tuple[Work, Future[list[Item]]]] = deque()
+    try:
         for file in files:
             try:
                 if _is_store(file):
@@ -147,6 +149,8 @@ def _by_workers(files: list[Path], config: CompileConfig, workers: int) -> Itera
                 yield from _finished(waiting, 0)
                 yield _failed(file, error)
         yield from _finished(waiting, 0)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _finished(waiting: deque[tuple[Work, Future[list[Item]]]], left: int) -> Iterator[Item]:

@@ -14,7 +14,7 @@ from gleanings.core.errors import DataError
 from gleanings.data.protowire import Message
 from gleanings.driving._resample import latest
 from gleanings.driving.raw import FeatureKind, MapFeature, RawLight, RawScene
-from gleanings.driving.raw_check import MAX_POINTS, check_raw
+from gleanings.driving.raw_check import MAX_FEATURES, MAX_POINTS, check_raw
 from gleanings.driving.readers import _womd
 
 _FIELDS = ("x", "y", "z", "length", "width", "height", "bbox_yaw", "velocity_x", "velocity_y")
@@ -209,6 +209,8 @@ def _road(features: _Features) -> tuple[MapFeature, ...]:
     far = np.linalg.norm(np.diff(points, axis=0), axis=1) > _SPLIT_M
     split = far & (kinds[1:] <= max(_CODES["road_edge"]))  # corners of areas may be far apart
     bounds = np.concatenate(([0], np.flatnonzero(other | split) + 1, [len(ids)])).tolist()
+    if len(bounds) > MAX_FEATURES:
+        features.fail(f"{len(bounds) - 1:,} map features; at most {MAX_FEATURES:,} are read")
     pieces: dict[int, int] = {}
     out: list[MapFeature] = []
     for start, end in pairwise(bounds):
