@@ -7,16 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gleanings.data.protowire import (
-    Message,
-    WireError,
-    columns,
-    put_bytes,
-    put_real,
-    put_reals,
-    put_varint,
-    put_varints,
-)
+from gleanings.data.protoencode import put_bytes, put_real, put_reals, put_varint, put_varints
+from gleanings.data.protowire import Message, WireError, columns
 
 EXTREMES = [0, 1, -1, 127, 128, -128, 2**31 - 1, -(2**31), 2**53 + 1, 2**63 - 1, -(2**63)]
 whole = st.lists(st.integers(-(2**63), 2**63 - 1) | st.sampled_from(EXTREMES), max_size=40)

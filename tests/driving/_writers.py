@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gleanings.data.protowire import put_bytes, put_real, put_reals, put_varint, put_varints
+from gleanings.data.protoencode import put_bytes, put_real, put_reals, put_varint, put_varints
 from gleanings.driving.raw import Kind, MapFeature, RawLight, RawScene, RawTrack
 
 CODE = {"lane": 2, "road_line": 7, "road_edge": 15, "stop_sign": 17, "crosswalk": 18, "speed_bump": 19}

@@ -9,7 +9,7 @@ import pytest
 from tests.driving._writers import write_example, write_scenario
 
 from gleanings.core.errors import ConfigError, DataError
-from gleanings.data.protowire import put_bytes, put_varint
+from gleanings.data.protoencode import put_bytes, put_varint
 from gleanings.data.tfrecord import write_tfrecord
 from gleanings.driving.load import SceneError, iter_scenes, list_files, load_scenes, raw_items, read_raw
 from gleanings.driving.raw import Kind, MapFeature, RawLight, RawScene, RawTrack

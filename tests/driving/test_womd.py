@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.driving._writers import womd_scene, write_example, write_scenario
+from tests.driving._writers import CODE, womd_scene, write_example, write_scenario
 
 from gleanings.core.errors import DataError
-from gleanings.data.protowire import put_bytes, put_varints
+from gleanings.data.protoencode import put_bytes, put_varints
 from gleanings.data.tfrecord import write_tfrecord
 from gleanings.driving.raw import Light, MapFeature, RawLight, RawScene
 from gleanings.driving.readers import womd_example, womd_scenario
@@ -126,6 +126,13 @@ def test_a_gap_splits_lines_but_not_areas() -> None:
         ("5.1", [17, 18, 19]),
         ("6", [0, 30, 30]),
     ]
+
+
+def test_points_of_an_unknown_kind_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CODE, "crosswalk", 99)
+    read = womd_example.parse(write_example(womd_scene(0), 8, 300), HERE, 0)
+    assert "104" not in {feature.name for feature in read.features}
+    assert read.repairs == {"map_points_of_unknown_kind": 4}
 
 
 def test_a_broken_record_names_what_is_wrong() -> None:
