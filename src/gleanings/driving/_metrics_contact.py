@@ -15,18 +15,18 @@ MOVING_MPS = 0.5
 
 def collision(step: StepContext) -> Metric:
     """Whether the object touches another one."""
-    return defined(step.contact.any(1), step.alive)
+    return defined(step.least_gap < 0, step.alive)
 
 
 def overlap_gap(step: StepContext) -> Metric:
     """Least gap to another object, m; excused pairs do not count, nothing at its height: not defined."""
-    least = jnp.where(step.excused, geometry.FAR, step.gaps).min(1)
-    return defined(least, step.alive & (least < geometry.FAR / 2))
+    return defined(step.least_gap, step.alive & (step.least_gap < geometry.FAR / 2))
 
 
 def at_fault(step: StepContext) -> Metric:
     """Whether the object is to blame for a contact that begins at this step; vehicles and cyclists only."""
-    return defined((step.new_contact & _blame(step)).any(1), step.is_kind(Kind.VEHICLE, Kind.CYCLIST))
+    found = jnp.where(step.new_contact & _blame(step), -1.0, 0.0).min(1) < 0
+    return defined(found, step.is_kind(Kind.VEHICLE, Kind.CYCLIST))
 
 
 def _blame(step: StepContext) -> Bool[Array, "N N"]:
