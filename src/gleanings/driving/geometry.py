@@ -31,7 +31,10 @@ class Boxes(NamedTuple):
 
 def boxes(pose: Pose, length: Float[Array, "*n"], width: Float[Array, "*n"]) -> Boxes:
     """Boxes [...] of objects at `pose` with sizes in metres."""
-    return Boxes(pose.x, pose.y, jnp.cos(pose.yaw), jnp.sin(pose.yaw), length, width)
+    cos, sin = jnp.cos(pose.yaw), jnp.sin(pose.yaw)
+    # XLA takes sines for cheap and would take them again for each pair; a quotient it computes once an object.
+    norm = jnp.sqrt(cos * cos + sin * sin)
+    return Boxes(pose.x, pose.y, cos / norm, sin / norm, length, width)
 
 
 def ends(box: Boxes, side: float) -> Boxes:
