@@ -17,6 +17,7 @@ CELL_M, MARGIN_M, REACH_M, GATE_M, LANE_M = 2.0, 30.0, 30.0, 2.5, 2.5
 _MAX_CELLS, _MAX_ITEMS = 1 << 22, 1 << 16
 _SLACK_M = 1e-3  # float32 at run time may order two segments otherwise than float64 does here
 _ROOTS, _SNAP_M, _AWAY_M = 64, 4.0, 1e6
+_FINE_M, _TORN_M, _THIN_M = 8.0, 0.5, 0.1
 _SPLITS = 4  # halvings of a slab that no segment passes whole
 
 
@@ -65,8 +66,7 @@ def edge_grid(edges: Edges, frame: Frame, heights: Float[np.ndarray, "K 3"]) -> 
     size = _root_size(frame)
     nodes = _roots(frame, size, slabs.low, z)
     while True:
-        distance = _distances(nodes, lines, frame, size)
-        nodes, distance = _prune(nodes, distance, z, size * np.sqrt(2.0) + _SLACK_M)
+        nodes, distance = _prune(nodes, lines, z, frame, size)
         if size == CELL_M:
             break
         size, nodes = size / 2, _split(nodes, frame, size / 2)
@@ -190,15 +190,80 @@ def point_to_line(
 
 
 def _prune(
-    nodes: _Nodes, distance: Float[np.ndarray, " pairs"], z: Float[np.ndarray, " E"], spread: float
+    nodes: _Nodes, lines: Float[np.ndarray, "5 E"], z: Float[np.ndarray, " E"], frame: Frame, size: float
 ) -> tuple[_Nodes, Float[np.ndarray, " pairs"]]:
-    """Pairs that are not farther than the nearest segment which passes for all heights of the slab by more than
-    `spread`."""
-    low, high, at = nodes.low[nodes.node], nodes.high[nodes.node], z[nodes.segment]
-    whole = (at >= high - GATE_M) & (at <= low + GATE_M)
-    bound = _least(nodes, np.where(whole, distance, np.inf)) + spread
-    kept = distance <= bound[nodes.node]
-    return _keep(nodes, kept), distance[kept]
+    """Nodes with the pairs that can be nearest somewhere in them, and the distances from their centres."""
+    distance = _distances(nodes, lines, frame, size)
+    bound = _least(nodes, np.where(_whole(nodes, z), distance, np.inf))
+    while size <= _FINE_M:
+        torn = (bound > _least(nodes, distance) + _TORN_M) & (nodes.high - nodes.low > _THIN_M)
+        if not torn.any():
+            break
+        nodes = _halve(nodes, torn, z)
+        distance = _distances(nodes, lines, frame, size)
+        bound = _least(nodes, np.where(_whole(nodes, z), distance, np.inf))
+    kept = distance <= (bound + size * np.sqrt(2.0) + _SLACK_M)[nodes.node]
+    nodes, distance = _keep(nodes, kept), distance[kept]
+    if size <= _FINE_M:
+        kept = ~_dominated(nodes, lines, z, frame, size)
+        nodes, distance = _keep(nodes, kept), distance[kept]
+    return nodes, distance
+
+
+def _whole(nodes: _Nodes, z: Float[np.ndarray, " E"]) -> Bool[np.ndarray, " pairs"]:
+    """Which pairs pass the height gate for all heights of their slab."""
+    at = z[nodes.segment]
+    return (at >= (nodes.high - GATE_M)[nodes.node]) & (at <= (nodes.low + GATE_M)[nodes.node])
+
+
+def _halve(nodes: _Nodes, torn: Bool[np.ndarray, " n"], z: Float[np.ndarray, " E"]) -> _Nodes:
+    """Nodes with the slabs of some of them halved."""
+    halves = []
+    for part in (0, 1):
+        piece = _select(nodes, torn)
+        middle = (piece.low + piece.high) / 2
+        piece = piece._replace(low=middle) if part else piece._replace(high=middle)
+        at = z[piece.segment]
+        halves.append(_keep(piece, (at >= (piece.low - GATE_M)[piece.node]) & (at <= (piece.high + GATE_M)[piece.node])))
+    parts = (_select(nodes, ~torn), *halves)
+    shift = np.cumsum([0, *(len(part.ix) for part in parts[:-1])])
+    parts = [part._replace(node=part.node + step) for part, step in zip(parts, shift, strict=True)]
+    return _Nodes(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _dominated(
+    nodes: _Nodes, lines: Float[np.ndarray, "5 E"], z: Float[np.ndarray, " E"], frame: Frame, size: float
+) -> Bool[np.ndarray, " pairs"]:
+    """Which pairs lie farther than one same other segment from every point of the block.
+
+    A distance is convex, so it lies above its tangent plane at the centre; a convex function minus an affine one is
+    largest at a corner. It is enough, therefore, that the other segment beats the tangent plane at four corners. The
+    others tried are the nearest from the corners and the centre among those that pass for all heights of the slab.
+    """
+    x, y = (value[nodes.node] for value in _centres(nodes, frame, size))
+    mine = lines[:, nodes.segment]
+    distance, _, gx, gy = point_to_line(x, y, mine)
+    scale = 1 / np.maximum(distance, 1e-9)
+    steps = [(0.0, 0.0), *((sx * size / 2, sy * size / 2) for sx in (-1, 1) for sy in (-1, 1))]
+    corners = [point_to_line(x + sx, y + sy, mine)[0] for sx, sy in steps]
+    planes = [distance + (gx * sx + gy * sy) * scale - _SLACK_M for sx, sy in steps[1:]]
+    whole = _whole(nodes, z)
+    result = np.zeros(len(distance), bool)
+    for reach in corners:
+        rival = _first_least(nodes, np.where(whole, reach, np.inf))[nodes.node]
+        beaten = rival >= 0
+        for corner, plane in zip(corners[1:], planes, strict=True):
+            beaten &= corner[rival] < plane
+        result |= beaten
+    return result
+
+
+def _first_least(nodes: _Nodes, value: Float[np.ndarray, " pairs"]) -> Int[np.ndarray, " n"]:
+    """Index of the first pair of each node with its smallest value, -1 where none is finite."""
+    best = np.full(len(nodes.ix), -1)
+    index = np.flatnonzero((value == _least(nodes, value)[nodes.node]) & np.isfinite(value))[::-1]
+    best[nodes.node[index]] = index
+    return best
 
 
 def _least(nodes: _Nodes, value: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " n"]:

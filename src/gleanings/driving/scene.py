@@ -128,7 +128,8 @@ class Paths(NamedTuple):
 
     Sample q stands at arc q metres; z is the height of the road, not of a box centre. length: m [N], 0: no path.
     Samples past the end of an open path continue straight on. closed: bool [N]: a loop, whose samples past `length` go
-    round again; it is at most Q - 34 m long, so that a window of 33 samples never leaves the array.
+    round again; it is at most Q - 67 m long, so that 66 m ahead never leave the array. Q is 257, or 513 for a longer
+    loop.
     """
 
     x: Array
