@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from gleanings.core.errors import ConfigError
-from gleanings.driving.discrete import Discrete
 from gleanings.driving.dynamics import (
     Bicycle,
     DeltaGlobal,
     DeltaLocal,
+    Discrete,
     StateTarget,
     along,
     largest_curvature,
