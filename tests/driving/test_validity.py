@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.driving._scenes import straight, tiny_scene
 
 from gleanings.driving.agents import ConstantVelocity, LogPlayback, Mixed, SimAgent
 from gleanings.driving.config import SimConfig
@@ -11,7 +12,6 @@ from gleanings.driving.dynamics import Bicycle
 from gleanings.driving.raw import Kind
 from gleanings.driving.sim import Simulator
 from gleanings.driving.state import ALIVE, DONE, ENTERED, INVALID_ACTION, LEFT_SCENE, PARKED
-from tests.driving._scenes import straight, tiny_scene
 
 KEY = jax.random.key(0)
 T = 21
