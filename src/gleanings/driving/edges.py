@@ -163,7 +163,10 @@ def _neighbours(
 
 
 def _segments(
-    a: Float[np.ndarray, "E 3"], b: Float[np.ndarray, "E 3"], before: Int[np.ndarray, " E"], after: Int[np.ndarray, " E"]
+    a: Float[np.ndarray, "E 3"],
+    b: Float[np.ndarray, "E 3"],
+    before: Int[np.ndarray, " E"],
+    after: Int[np.ndarray, " E"],
 ) -> Edges:
     """Segments from a to b with the normals at their ends; those that rise too much are left out and open a chain."""
     along = (b - a)[:, :2]

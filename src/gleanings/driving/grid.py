@@ -16,7 +16,7 @@ from gleanings.driving.scene import Edges, Grid, Lanes
 CELL_M, MARGIN_M, REACH_M, GATE_M, LANE_M = 2.0, 30.0, 30.0, 2.5, 2.5
 _MAX_CELLS, _MAX_ITEMS = 1 << 22, 1 << 16
 _SLACK_M = 1e-3  # float32 at run time may order two segments otherwise than float64 does here
-_ROOTS, _SNAP_M, _AWAY_M = 64, 4.0, 1e6
+_ROOTS, _SNAP_M, _AWAY_M, _NEAR_M, _TRIED = 64, 4.0, 1e6, 1.0, 8
 _FINE_M, _TORN_M, _THIN_M = 8.0, 0.5, 0.1
 _SPLITS = 4  # halvings of a slab that no segment passes whole
 
@@ -94,23 +94,18 @@ def lane_grid(lanes: Lanes, frame: Frame) -> Grid:
             break
         size, nodes = size / 2, _split(nodes, frame, size / 2)
     cell = (nodes.iy * frame.nx + nodes.ix)[nodes.node]
-    grid = _store(frame, cell, nodes.segment, np.zeros(frame.nx * frame.ny, np.int8), empty=len(lanes.ax) - 1)
-    return grid
+    return _store(frame, cell, nodes.segment, np.zeros(frame.nx * frame.ny, np.int8), empty=len(lanes.ax) - 1)
 
 
 class _Slabs:
     """The 1 m slabs of heights that hold an edge or a point, and where."""
 
     def __init__(self, edges: Edges, heights: Float[np.ndarray, "K 3"]) -> None:
-        length = np.hypot(edges.dx, edges.dy)
-        counts = np.ceil(length / _SNAP_M).astype(int) + 1
-        owner = np.repeat(np.arange(len(length)), counts)
-        share = (np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]) / (counts - 1)[owner]
-        x, y = edges.ax[owner] + share * edges.dx[owner], edges.ay[owner] + share * edges.dy[owner]
+        x, y, owner = _samples(edges, _SNAP_M)
         points = np.concatenate([np.stack([x, y, edges.z[owner]], 1), heights])
         cells = np.unique(np.floor(points[np.isfinite(points).all(1)] / [_SNAP_M, _SNAP_M, 1.0]), axis=0)
         self.low = np.unique(cells[:, 2])
-        self._tree = cKDTree((cells + [0.5, 0.5, 0]) * [_SNAP_M, _SNAP_M, _AWAY_M])
+        self._tree = cKDTree((cells + np.array([0.5, 0.5, 0])) * [_SNAP_M, _SNAP_M, _AWAY_M])
 
     def near(self, nodes: _Nodes, frame: Frame, size: float) -> Bool[np.ndarray, " n"]:
         """Whether a node's slab holds something within 30 m of some point of its block."""
@@ -152,10 +147,12 @@ def _roots(frame: Frame, size: float, low: Float[np.ndarray, " slabs"], z: Float
             np.concatenate([high[~torn], middle, high[torn]]),
         )
     nx, ny = (int(np.ceil(n * CELL_M / size)) for n in (frame.nx, frame.ny))
-    slab, iy, ix = (index.ravel() for index in np.meshgrid(np.arange(len(low)), np.arange(ny), np.arange(nx), indexing="ij"))
+    slab, iy, ix = (
+        index.ravel() for index in np.meshgrid(np.arange(len(low)), np.arange(ny), np.arange(nx), indexing="ij")
+    )
     some = (z >= low[:, None] - GATE_M) & (z <= high[:, None] + GATE_M)
-    in_slab, segment = np.nonzero(some)
-    counts, offset = some.sum(1), np.concatenate([[0], np.cumsum(some.sum(1))])
+    counts, segment = some.sum(1), np.nonzero(some)[1]
+    offset = np.cumsum(counts) - counts
     node, entry = _ranges(offset[slab], counts[slab])
     return _Nodes(ix, iy, low[slab], high[slab], node, segment[entry])
 
@@ -172,7 +169,9 @@ def _centres(nodes: _Nodes, frame: Frame, size: float) -> tuple[Float[np.ndarray
     return frame.x0 + (nodes.ix + 0.5) * size, frame.y0 + (nodes.iy + 0.5) * size
 
 
-def _distances(nodes: _Nodes, lines: Float[np.ndarray, "5 E"], frame: Frame, size: float) -> Float[np.ndarray, " pairs"]:
+def _distances(
+    nodes: _Nodes, lines: Float[np.ndarray, "5 E"], frame: Frame, size: float
+) -> Float[np.ndarray, " pairs"]:
     """Plan distance from the centre of each pair's block to its segment."""
     x, y = _centres(nodes, frame, size)
     return point_to_line(x[nodes.node], y[nodes.node], lines[:, nodes.segment])[0]
@@ -224,7 +223,9 @@ def _halve(nodes: _Nodes, torn: Bool[np.ndarray, " n"], z: Float[np.ndarray, " E
         middle = (piece.low + piece.high) / 2
         piece = piece._replace(low=middle) if part else piece._replace(high=middle)
         at = z[piece.segment]
-        halves.append(_keep(piece, (at >= (piece.low - GATE_M)[piece.node]) & (at <= (piece.high + GATE_M)[piece.node])))
+        halves.append(
+            _keep(piece, (at >= (piece.low - GATE_M)[piece.node]) & (at <= (piece.high + GATE_M)[piece.node]))
+        )
     parts = (_select(nodes, ~torn), *halves)
     shift = np.cumsum([0, *(len(part.ix) for part in parts[:-1])])
     parts = [part._replace(node=part.node + step) for part, step in zip(parts, shift, strict=True)]
@@ -321,8 +322,37 @@ def _beyond(
     )
     plain = (outside == total) & ((offs == 0) | (offs == total))
     far = np.where(plain, np.where(offs > 0, 1, -1), 0).astype(np.int8)
+    empty = np.flatnonzero(total == 0)
+    far[empty] = np.where(_off_at_centre(empty, edges, frame), 1, -1)
     kept = ~plain[cell][nodes.node] & (~beyond[nodes.node] | nearest)
     return _keep(nodes, kept), distance[kept], far
+
+
+def _off_at_centre(cell: Int[np.ndarray, " n"], edges: Edges, frame: Frame) -> Bool[np.ndarray, " n"]:
+    """Whether the centres of cells far from everything lie off the road, by the nearest edge of any height."""
+    if not len(edges.ax):
+        return np.zeros(len(cell), bool)
+    x, y, owner = _samples(edges, _NEAR_M)
+    iy, ix = np.divmod(cell, frame.nx)
+    x0, y0 = frame.x0 + (ix + 0.5) * CELL_M, frame.y0 + (iy + 0.5) * CELL_M
+    # Beyond 30 m a sample a metre from the next is as near as its segment to millimetres.
+    near = min(_TRIED, len(owner))
+    segment = owner[cKDTree(np.stack([x, y], 1)).query(np.stack([x0, y0], 1), k=[*range(1, near + 1)])[1]]
+    lines = _lines(edges)
+    distance = [point_to_line(x0, y0, lines[:, segment[:, rank]])[0] for rank in range(near)]
+    best = segment[np.arange(len(cell)), np.argmin(distance, axis=0)]
+    return is_off(x0, y0, edges, best)
+
+
+def _samples(
+    edges: Edges, step: float
+) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"], Int[np.ndarray, " K"]]:
+    """Points of the segments, at most `step` apart and with both ends, and the segments that they are of."""
+    counts = np.ceil(np.hypot(edges.dx, edges.dy) / step).astype(int) + 1
+    owner, rank = _ranges(np.zeros(len(counts), int), counts)
+    share = rank / (counts - 1)[owner]
+    x, y = edges.ax[owner] + share * edges.dx[owner], edges.ay[owner] + share * edges.dy[owner]
+    return x.astype(np.float64), y.astype(np.float64), owner
 
 
 def is_off(
@@ -346,7 +376,7 @@ def nearest_value(
 ) -> Float[np.ndarray, " K"]:
     """Signed distance at points of given cells, in NumPy, not clipped; z NaN: whatever height."""
     value = REACH_M * grid.far[cell].astype(np.float64)
-    listed = np.flatnonzero(grid.far[cell] == 0)
+    listed = np.flatnonzero(grid.far[cell] % 2 == 0)
     items = grid.items[grid.start[cell[listed]][:, None] + grid.slots].astype(np.int64)
     point = np.repeat(listed, items.shape[1])
     distance = point_to_line(x[point], y[point], _lines(edges)[:, items.ravel()])[0].reshape(items.shape)
@@ -374,11 +404,14 @@ def _store(
     marks = np.random.default_rng(0).integers(0, 1 << 63, _MAX_ITEMS, np.uint64)
     total = np.concatenate([[np.uint64(0)], np.cumsum(marks[segment], dtype=np.uint64)])
     mark = total[first + counts] - total[first]
-    _, chosen, which = np.unique(np.stack([mark, counts.astype(np.uint64)], 1), axis=0, return_index=True, return_inverse=True)
+    _, chosen, which = np.unique(
+        np.stack([mark, counts.astype(np.uint64)], 1), axis=0, return_index=True, return_inverse=True
+    )
     _, entry = _ranges(first[chosen], counts[chosen])
     start = np.cumsum(counts[chosen]) - counts[chosen]
     window = max(int(counts.max(initial=0)), 1)
     items = np.concatenate([segment[entry], np.full(window, empty)]).astype(np.uint16)
-    start = np.where(counts > 0, start[which.ravel()], len(entry)).astype(np.int32)
+    start = np.where(counts > 0, start[which], len(entry)).astype(np.int32)
+    far = np.where(counts > Grid.SHORT, 2, far).astype(np.int8)
     corner = (np.float32(frame.x0), np.float32(frame.y0), np.int32(frame.nx), np.int32(frame.ny))
     return Grid(*corner, start, items, np.arange(window, dtype=np.int32), far)
