@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gleanings.core.errors import DataError
 from gleanings.driving.scene import Edges, Grid, Lanes
@@ -105,7 +105,7 @@ class _Slabs:
         points = np.concatenate([np.stack([x, y, edges.z[owner]], 1), heights])
         cells = np.unique(np.floor(points[np.isfinite(points).all(1)] / [_SNAP_M, _SNAP_M, 1.0]), axis=0)
         self.low = np.unique(cells[:, 2])
-        self._tree = cKDTree((cells + np.array([0.5, 0.5, 0])) * [_SNAP_M, _SNAP_M, _AWAY_M])
+        self._tree = KDTree((cells + np.array([0.5, 0.5, 0])) * [_SNAP_M, _SNAP_M, _AWAY_M])
 
     def near(self, nodes: _Nodes, frame: Frame, size: float) -> Bool[np.ndarray, " n"]:
         """Whether a node's slab holds something within 30 m of some point of its block."""
@@ -337,7 +337,7 @@ def _off_at_centre(cell: Int[np.ndarray, " n"], edges: Edges, frame: Frame) -> B
     x0, y0 = frame.x0 + (ix + 0.5) * CELL_M, frame.y0 + (iy + 0.5) * CELL_M
     # Beyond 30 m a sample a metre from the next is as near as its segment to millimetres.
     near = min(_TRIED, len(owner))
-    segment = owner[cKDTree(np.stack([x, y], 1)).query(np.stack([x0, y0], 1), k=[*range(1, near + 1)])[1]]
+    segment = owner[KDTree(np.stack([x, y], 1)).query(np.stack([x0, y0], 1), k=[*range(1, near + 1)])[1]]
     lines = _lines(edges)
     distance = [point_to_line(x0, y0, lines[:, segment[:, rank]])[0] for rank in range(near)]
     best = segment[np.arange(len(cell)), np.argmin(distance, axis=0)]
