@@ -14,8 +14,12 @@ from jaxtyping import Bool, Float, Int64, Shaped, UInt8, UInt64
 from gleanings.core.errors import DataError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-MAX_FIELDS = 4_000_000
-"""Largest number of fields of one message, and of scalars of one repeated field."""
+MAX_FIELDS = 1_000_000
+"""Largest number of fields of one message."""
+MAX_MESSAGES = 200_000
+"""Largest number of messages opened of one repeated field."""
+MAX_PACKED = 16 << 20
+"""Largest number of bytes of packed varints in one field."""
 Scalar = Literal["varint", "double", "float"]
 _WIRE = {"varint": VARINT, "double": FIXED64, "float": FIXED32}
 _DTYPE = {"double": np.dtype("<f8"), "float": np.dtype("<f4")}
@@ -55,6 +59,8 @@ class Message:
         """Each field of that number, opened as a message."""
         self._only(number, BYTES)
         ends = self._found.get(number << 3 | BYTES, [])
+        if len(ends) > 2 * MAX_MESSAGES:
+            raise WireError(f"field {number} holds {len(ends) // 2:,} messages; at most {MAX_MESSAGES:,} are read")
         return [Message(self.data, ends[i], ends[i + 1]) for i in range(0, len(ends), 2)]
 
     def message(self, number: int) -> "Message | None":
@@ -246,6 +252,8 @@ _NO_INTEGERS = np.zeros(0, np.int64)
 
 def _packed_varints(part: UInt8[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:
     """Varints that follow each other without gaps."""
+    if len(part) > MAX_PACKED:
+        raise WireError(f"{len(part):,} bytes of packed varints; at most {MAX_PACKED:,} are read")
     last = part < 0x80
     if last.all():
         return part.astype(np.int64)
@@ -284,7 +292,9 @@ def put_real(number: int, value: float, kind: Literal["double", "float"]) -> byt
     return _bare_varint(number << 3 | _WIRE[kind]) + struct.pack("<d" if kind == "double" else "<f", value)
 
 
-def put_reals(number: int, values: Float[np.ndarray, " n"], kind: Literal["double", "float"], packed: bool = True) -> bytes:
+def put_reals(
+    number: int, values: Float[np.ndarray, " n"], kind: Literal["double", "float"], packed: bool = True
+) -> bytes:
     """A repeated double or float field."""
     if packed:
         return put_bytes(number, values.astype(_DTYPE[kind]).tobytes())

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 
 from gleanings.driving.raw import RawLight, RawScene, RawTrack
 
@@ -40,12 +40,9 @@ def resample(scene: RawScene) -> RawScene:
     return replace(scene, times=new, start=before, tracks=tracks, lights=lights, repairs=repairs)
 
 
-def hold(
-    stamps: Float[np.ndarray, " L"], states: UInt8[np.ndarray, " L"], times: Float[np.ndarray, " T"]
-) -> UInt8[np.ndarray, " T"]:
-    """The latest state whose (rising) stamp is at most 10 ms after each time; 0 (unknown) before the first."""
-    at = np.searchsorted(stamps, times + 0.01, "right")
-    return np.concatenate((np.zeros(1, np.uint8), states))[at]
+def latest(stamps: Float[np.ndarray, " L"], times: Float[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
+    """Index of the latest (rising) stamp that is at most 10 ms after each time; -1 before the first."""
+    return np.searchsorted(stamps, times + 0.01, "right") - 1
 
 
 def _whole(seconds: float) -> int:

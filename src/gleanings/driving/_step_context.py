@@ -1,13 +1,14 @@
 """What the metrics of one step share: each intermediate result is computed on first use and then kept."""
 
 from functools import cached_property
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32
 
-from gleanings.driving import geometry
+from gleanings.driving import geometry, road
 from gleanings.driving._log_arcs import log_arcs
+from gleanings.driving.advance import gaps_of, unpack_pairs
 from gleanings.driving.config import SimConfig
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Scene
@@ -15,6 +16,11 @@ from gleanings.driving.state import Metric, SimState
 
 LEVEL_M = 2.5
 """A stop line this much above or below an object's base does not concern it."""
+_DISTANCE = {
+    "grid": road.signed_distance,
+    "dense": road.signed_distance_dense,
+    "raster": road.signed_distance_raster,
+}
 
 
 def defined(value: Array, mask: Array) -> Metric:
@@ -22,9 +28,12 @@ def defined(value: Array, mask: Array) -> Metric:
     return Metric(jnp.where(mask, value, jnp.zeros((), value.dtype)), mask)
 
 
-def unpack_pairs(bits: Array, n: int) -> Bool[Array, "N N"]:
-    """Bit j % 32 of word [i, j // 32] as element [i, j]."""
-    return ((bits[:, :, None] >> jnp.arange(32, dtype=jnp.uint32)) & 1).reshape(bits.shape[0], -1)[:, :n] != 0
+def last_defined(metric: Metric, otherwise: float) -> Array:
+    """Last defined value [N] of a metric [T', N]; `otherwise` where there is none."""
+    rows = jnp.arange(metric.mask.shape[0])[:, None]
+    row = jnp.where(metric.mask, rows, -1).max(0)
+    value = jnp.take_along_axis(metric.value, jnp.maximum(row, 0)[None], axis=0)[0]
+    return jnp.where(row >= 0, value, otherwise)
 
 
 class StepContext:
@@ -42,14 +51,15 @@ class StepContext:
         state: SimState,
         gaps: Float32[Array, "N N"] | None = None,
     ) -> None:
-        self.scene, self.config, self.previous, self.state = scene, config, previous, state
+        self.scene = jax.tree.map(jnp.asarray, scene)
+        self.config, self.previous, self.state = config, previous, state
         if gaps is not None:
             self.gaps = gaps
 
     @cached_property
     def gaps(self) -> Float32[Array, "N N"]:
         """Gap of each pair at t+1, m."""
-        return self._gaps_of(self.state)
+        return gaps_of(self.scene, self.state.pose, self.state.alive)
 
     @cached_property
     def excused(self) -> Bool[Array, "N N"]:
@@ -64,7 +74,7 @@ class StepContext:
     @cached_property
     def new_contact(self) -> Bool[Array, "N N"]:
         """Pairs of `contact` that were not in contact at t."""
-        return self.contact & ~(self._gaps_of(self.previous) < 0)
+        return self.contact & ~(gaps_of(self.scene, self.previous.pose, self.previous.alive) < 0)
 
     @cached_property
     def boxes(self) -> geometry.Boxes:
@@ -94,16 +104,12 @@ class StepContext:
         points = geometry.side_points if self.config.off_road_points == 8 else geometry.corners
         x, y = points(state.x, state.y, state.yaw, objects.length, objects.width)
         z = jnp.broadcast_to(self.base[:, None], x.shape)
-        from gleanings.driving import road
-
-        value, known = road.signed_distance(self.scene, x, y, z, self.config.road)
+        value, known = _DISTANCE[self.config.road](self.scene, x, y, z)
         return defined(value.max(-1), known.all(-1) & self.alive)
 
     @cached_property
-    def lanes(self) -> Any:
+    def lanes(self) -> road.LaneMatch:
         """Lanes near the centre of each object at t+1."""
-        from gleanings.driving import road
-
         return road.near_lanes(self.scene, self.state.x, self.state.y, self.base, self.state.yaw)
 
     @cached_property
@@ -126,7 +132,3 @@ class StepContext:
         for one in kinds:
             found = found | (kind == int(one))
         return found & self.alive
-
-    def _gaps_of(self, state: SimState) -> Float32[Array, "N N"]:
-        objects = self.scene.objects
-        return geometry.gap_matrix(state.pose, objects.length, objects.width, objects.height, state.alive)

@@ -163,4 +163,3 @@ def _entry_arc(scene: Scene, pose: Pose) -> Float32[Array, " N"]:
 def _held(pose: Pose, alive: Bool[Array, " N"]) -> Pose:
     """The pose, 0 where not alive."""
     return Pose(*(jnp.where(alive, field, 0.0) for field in pose))
-

@@ -18,13 +18,14 @@ from gleanings.driving.raw import RawScene
 from gleanings.driving.scene import Scene
 from gleanings.driving.stack import grow, sizes_of, text_array
 
+_DEFAULT = CompileConfig()
 _OBJECTS, _SEGMENTS, _WINDOWS = (32, 64, 128, 256), (1024, 2048, 4096, 8192, 16384), (32, 64, 96, 128, 256)
 # Smallest sizes by letter; above them powers of two, so that scenes of one kind share their shapes.
 _LEAST = {"C": 16384, "I": 16384, "J": 16384, "P": 1024, "L": 128, "S": 16, "R": 4096}
 _MOST = {"E": 65535, "P": 65535, "L": 32767, "S": 32767}
 
 
-def compile_scene(raw: RawScene, config: CompileConfig = CompileConfig()) -> Scene:
+def compile_scene(raw: RawScene, config: CompileConfig = _DEFAULT) -> Scene:
     """The scene as NumPy arrays, padded to common sizes.
 
     Local = world - origin in float64, then float32. Raises: DataError for a scene without a valid object at the start

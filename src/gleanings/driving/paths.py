@@ -41,8 +41,8 @@ def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
             samples, length[k], closed[k] = *loop, True
         x[k], y[k], z[k] = samples.T
     limit = _limits(index, np.stack([x, y, z], 2), length, np.isin(tracks.kind, (Kind.VEHICLE, Kind.CYCLIST)))
-    arrays = [array.astype(np.float32) for array in (x, y, z, limit, length)]
-    return Paths(*arrays, closed)
+    x, y, z, limit, length = (array.astype(np.float32) for array in (x, y, z, limit, length))
+    return Paths(x, y, z, limit, length, closed)
 
 
 def thin_log(tracks: Tracks) -> Bool[np.ndarray, "T K"]:
@@ -123,7 +123,7 @@ def _joined(line: Line, yaw: float, ahead: Line | None) -> tuple[Line, bool]:
 
 
 def _sampled(line: Line, straight: bool) -> tuple[Float[np.ndarray, "Q 3"], float]:
-    """Samples a metre apart and the length, at most 256 m; past its end the line goes straight on at its last height."""
+    """Samples a metre apart and the length, at most 256 m; past its end a line goes straight on, level."""
     reached = _arcs(line)
     if not straight:
         way = line[-1] - line[-2]

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from gleanings.driving._step_context import defined
+from gleanings.driving._step_context import defined, last_defined
 from gleanings.driving.comfort import comfort
 from gleanings.driving.scene import Scene, Trajectory
 from gleanings.driving.state import Metric
@@ -26,7 +26,7 @@ def score(scene: Scene, metrics: dict[str, Metric], trajectory: Trajectory) -> M
     moved = jnp.hypot(jnp.diff(trajectory.x, axis=0), jnp.diff(trajectory.y, axis=0))
     moved = jnp.where(trajectory.valid[1:] & trajectory.valid[:-1], moved, 0.0)
     wrong = jnp.where(_held(metrics["wrong_way"], False), moved, 0.0).sum(0)
-    progress = last(metrics["progress_ratio"], 1.0)
+    progress = last_defined(metrics["progress_ratio"], 1.0)
     passed = (
         ~_held(metrics["at_fault"], False).any(0)
         & (_held(metrics["off_road_m"], -jnp.inf).max(0) <= OFF_ROAD_M)
@@ -41,14 +41,6 @@ def score(scene: Scene, metrics: dict[str, Metric], trajectory: Trajectory) -> M
     )
     mean = sum(weight * part.astype(jnp.float32) for weight, part in parts) / 16
     return defined(jnp.where(passed, mean, 0.0), metrics["at_fault"].mask.any(0))
-
-
-def last(metric: Metric, otherwise: float) -> Array:
-    """Last defined value [N] of a metric [T', N]; `otherwise` where there is none."""
-    rows = jnp.arange(metric.mask.shape[0])[:, None]
-    row = jnp.where(metric.mask, rows, -1).max(0)
-    value = jnp.take_along_axis(metric.value, jnp.maximum(row, 0)[None], axis=0)[0]
-    return jnp.where(row >= 0, value, otherwise)
 
 
 def _held(metric: Metric, otherwise: float | bool | Array) -> Array:

@@ -120,6 +120,34 @@ def sizes_of(scene: Scene, batch: int = 0) -> dict[str, int]:
     return sizes
 
 
+def check_scene(scene: Scene) -> None:
+    """Raise DataError where an index of a scene points outside the array it belongs to, or a size is not positive."""
+    sizes = sizes_of(scene)
+    limits = [
+        ("start", scene.start, 0, sizes["T"]),
+        ("lanes.lane", scene.lanes.lane, -1, sizes["L"]),
+        ("lanes.successors", scene.lanes.successors, -1, sizes["L"]),
+        ("lights.lane", scene.lights.lane, -1, sizes["L"]),
+    ]
+    for name, grid, count, window, things in (
+        ("grid", scene.grid, "I", "M", "E"),
+        ("lane_grid", scene.lane_grid, "J", "K", "P"),
+    ):
+        cells = int(grid.nx) * int(grid.ny)
+        limits += [
+            (f"{name}.nx", grid.nx, 1, sizes["C"] + 1),
+            (f"{name}.ny", grid.ny, 1, sizes["C"] + 1),
+            (f"{name}.nx * ny", np.array(cells), 1, sizes["C"] + 1),
+            (f"{name}.start", grid.start, 0, sizes[count] - sizes[window] + 1),
+            (f"{name}.items", grid.items, 0, sizes[things]),
+        ]
+    for name, values, low, high in limits:
+        if np.size(values) and not (np.min(values) >= low and np.max(values) < high):
+            raise DataError(f"{name} holds {np.min(values)} to {np.max(values)}; expected {low} to {high - 1}")
+    if not (np.isfinite(scene.dt) and scene.dt > 0):
+        raise DataError(f"dt is {scene.dt}; expected seconds")
+
+
 def _grown(array: np.ndarray, spec: Spec, sizes: dict[str, int]) -> np.ndarray:
     shape = tuple(int(axis) if axis.isdigit() else sizes[axis] for axis in spec.axes)
     if array.shape == shape:

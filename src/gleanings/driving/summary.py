@@ -7,18 +7,18 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from gleanings.core.errors import ConfigError
-from gleanings.driving._step_context import defined
+from gleanings.driving._step_context import defined, last_defined
 from gleanings.driving.comfort import comfort
+from gleanings.driving.metrics import displacement
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Scene
-from gleanings.driving.score import NEEDS, last, score
+from gleanings.driving.score import NEEDS, score
 from gleanings.driving.state import ALIVE, Metric, Rollout
 
 Who = Literal["controlled", "sdc", "predicted", "moving", "all"]
 MOVING_M = 5.0
 _LEAST = ("overlap_gap", "ttc_s")
 _LAST = ("progress_m", "progress_ratio")
-_MEAN = ("log_divergence",)
 
 
 def per_object(scene: Scene, rollout: Rollout) -> dict[str, Metric]:
@@ -30,8 +30,7 @@ def per_object(scene: Scene, rollout: Rollout) -> dict[str, Metric]:
     """
     values = {name: _reduce(name, metric) for name, metric in rollout.metrics.items()}
     if "log_divergence" in values:
-        values["ade_m"] = values["log_divergence"]
-        values["fde_m"] = defined(last(rollout.metrics["log_divergence"], 0.0), values["ade_m"].mask)
+        values["ade_m"], values["fde_m"] = displacement(rollout.metrics["log_divergence"])
     if rollout.trajectory is not None:
         values["comfort"] = comfort(scene, rollout.trajectory)
         if all(name in rollout.metrics for name in NEEDS):
@@ -46,9 +45,9 @@ def _reduce(name: str, metric: Metric) -> Metric:
     elif name in _LEAST:
         reduced = jnp.where(mask, value, jnp.inf).min(0)
     elif name in _LAST:
-        reduced = last(metric, 0.0)
-    elif name in _MEAN:
-        reduced = jnp.where(mask, value, 0.0).sum(0) / jnp.maximum(mask.sum(0), 1)
+        reduced = last_defined(metric, 0.0)
+    elif name == "log_divergence":
+        reduced = displacement(metric)[0].value
     else:
         reduced = jnp.where(mask, value, -jnp.inf).max(0)
     return defined(reduced, mask.any(0))

@@ -1,6 +1,5 @@
 """The vector map of Argoverse 2: lanes, marks, crosswalks, and road edges from the drivable areas."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ from jaxtyping import Float
 from gleanings.core.errors import DataError
 from gleanings.driving.raw import MapFeature
 from gleanings.driving.readers._areas import edges_from_rings
+from gleanings.driving.readers._json import load_json
+from gleanings.driving.readers._values import in_file
 
-_MAX_BYTES = 64 << 20
 _TILE = 10.0  # metres
 _SAMPLES = 10  # points of a centreline that is made from two boundaries
 _UNMARKED = ("NONE", "UNKNOWN")
@@ -21,23 +21,21 @@ Points = Float[np.ndarray, "_ 3"]
 def read_map(path: Path) -> tuple[tuple[MapFeature, ...], dict[str, int]]:
     """Features of a `log_map_archive_*.json`, heights left out (NaN), and what was mended, with counts.
 
-    Lanes of bicycles and buses are lanes like others. DataError: not such a file, or larger than 64 MiB.
+    Lanes of bicycles and buses are lanes like others. DataError: not such a file.
     """
-    size = path.stat().st_size
-    if size > _MAX_BYTES:
-        raise DataError(f"a map of {size:,} bytes; at most {_MAX_BYTES:,}", path)
+    content = load_json(path)
     try:
-        content = json.loads(path.read_bytes())
         areas = [_points(area["area_boundary"]) for area in _values(content, "drivable_areas")]
         lanes = {str(lane["id"]): _lane(lane) for lane in _values(content, "lane_segments")}
         crossings = [
             _crosswalk(_points(crossing["edge1"]), _points(crossing["edge2"]))
             for crossing in _values(content, "pedestrian_crossings")
         ]
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else type(error).__name__
         raise DataError(f"not a readable Argoverse 2 map ({problem})", path) from error
-    edges = edges_from_rings([[area] for area in areas if len(area) >= 3])
+    with in_file(path):
+        edges = edges_from_rings([[area] for area in areas if len(area) >= 3])
     features = [MapFeature("road_edge", _flat(part)) for edge in edges for part in _open_ends(edge)]
     features += _features(lanes)
     features += [MapFeature("crosswalk", _flat(points), closed=True) for points in crossings]

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from gleanings.core.errors import DataError
 from gleanings.driving.raw import MapFeature
 from gleanings.driving.readers._areas import edges_from_bounds
+from gleanings.driving.readers._values import in_file
 from gleanings.driving.readers._xml import parse_xml
 
 _WIDTH = 3.2  # metres, SUMO's default
@@ -35,7 +36,8 @@ def read_net(path: Path) -> tuple[MapFeature, ...]:
         junctions = [_shape(junction.get("shape", "")) for junction in root.iter("junction")]
     except (KeyError, ValueError, OverflowError) as error:
         raise DataError(f"not a readable SUMO network ({str(error)[:200]})", path) from error
-    features = [MapFeature("road_edge", edge) for edge in _edges(streets, junctions)]
+    with in_file(path):
+        features = [MapFeature("road_edge", edge) for edge in _edges(streets, junctions)]
     for street, lanes in streets.items():
         names = [name for name, _, _, _ in lanes]
         for i, (name, centre, _, limit) in enumerate(lanes):

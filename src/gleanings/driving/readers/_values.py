@@ -16,24 +16,22 @@ _PLAIN = (bool, int, float, type(None))
 def numbers(values: Any, what: str, *shape: int) -> Float[np.ndarray, "..."]:
     """A list of numbers, of lists of numbers, or an array, as float64; -1 in `shape`: any length. None is NaN.
 
-    DataError: another shape or something that is no number. Rows are measured before they are put together, as a list
-    may hold itself, or one list a million times.
+    DataError: another shape or something that is no number. Everything is measured before it is copied, as a list may
+    hold itself, or one array a million times; only the first number of `shape` should be -1.
     """
-    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
-        array = values.astype(np.float64)
-    elif isinstance(values, list | tuple):
-        if len(shape) > 1:
-            rows = [numbers(row, what, *shape[1:]) for row in values]
-            array = np.stack(rows) if rows else np.zeros((0, *(max(n, 0) for n in shape[1:])))
-        elif all(isinstance(value, _PLAIN) for value in values):
-            array = _array(values, what)
-        else:
-            raise DataError(f"{what} holds something that is no number")
-    else:
-        raise DataError(f"{what} is {_kind(values)}; expected numbers")
-    if len(array.shape) != len(shape) or any(want not in (-1, n) for n, want in zip(array.shape, shape, strict=True)):
-        raise DataError(f"{what} has shape {array.shape}; expected {shape}")
-    return array
+    measured = values.shape if isinstance(values, np.ndarray) else (len(items(values, what)), *shape[1:])
+    if len(measured) != len(shape) or any(want not in (-1, n) for n, want in zip(measured, shape, strict=True)):
+        raise DataError(f"{what} has shape {measured}; expected {shape}")
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in "biuf":
+            raise DataError(f"{what} is an array of {values.dtype}; expected numbers")
+        return values.astype(np.float64)
+    if len(shape) > 1:
+        rows = [numbers(row, what, *shape[1:]) for row in values]
+        return np.stack(rows) if rows else np.zeros((0, *(max(n, 0) for n in shape[1:])))
+    if not all(isinstance(value, _PLAIN) for value in values):
+        raise DataError(f"{what} holds something that is no number")
+    return _array(values, what)
 
 
 def _array(values: list[Any] | tuple[Any, ...], what: str) -> Float[np.ndarray, " _"]:

@@ -30,7 +30,7 @@ _MAX_TIME = 1e9  # seconds
 _OFF_GRID = 0.2  # of a step
 _MAX_VEHICLES, _MAX_TIMES, _MAX_ROWS, _MAX_STATES = 100_000, 200_000, 400_000, 1_000_000
 _MAX_TICKS, _TICK = 20_000, 50_000  # instructions of SQLite's machine: 1e9 a file
-Table = Float[np.ndarray, "R C"]
+Table = Float[np.ndarray, "_ _"]
 
 
 def read(path: Path) -> Iterator[RawScene]:
@@ -42,16 +42,21 @@ def read(path: Path) -> Iterator[RawScene]:
     """
     features, mended = _map(path)
     try:
-        with closing(_connect(path)) as database:
-            _check_columns(path, database)
-            vehicles = _vehicles(path, database)
-            times = _query(path, database, "SELECT DISTINCT sim_time FROM Trajectory ORDER BY sim_time", _MAX_TIMES)
-            for index, (begin, step, count) in enumerate(_windows(path, np.unique(times))):
-                yield check_raw(_scene(path, database, vehicles, (begin, step, count), index, features, mended))
-    except (sqlite3.Error, ValueError, TypeError, OverflowError, MemoryError) as error:
-        problem = "".join(c if c.isprintable() else " " for c in str(error))[:200]
-        problem = "too much work: too many rows, or no index on sim_time" if problem == "interrupted" else problem
-        raise DataError(f"not a readable trajectory database ({problem})", path) from error
+        database = _connect(path)
+    except sqlite3.Error as error:
+        raise _fault(path, error) from error
+    with closing(database):
+        _check_columns(path, database)
+        vehicles = _vehicles(path, database)
+        times = _query(path, database, "SELECT DISTINCT sim_time FROM Trajectory ORDER BY sim_time", _MAX_TIMES)
+        for index, window in enumerate(_windows(path, np.unique(times))):
+            yield check_raw(_scene(path, database, vehicles, window, index, features, mended))
+
+
+def _fault(path: Path, error: Exception) -> DataError:
+    problem = "".join(c if c.isprintable() else " " for c in str(error))[:200]
+    problem = "too much work: too many rows, or no index on sim_time" if problem == "interrupted" else problem
+    return DataError(f"not a readable trajectory database ({problem})", path)
 
 
 def _map(path: Path) -> tuple[tuple[MapFeature, ...], dict[str, int]]:
@@ -80,23 +85,31 @@ def _allowed(action: int, table: str | None, column: str | None, schema: str | N
 
 def _query(path: Path, database: sqlite3.Connection, query: str, limit: int, values: Sequence[float] = ()) -> Table:
     """Rows of numbers, NULL as NaN; DataError if there are more than `limit`."""
-    cursor = database.execute(f"{query} LIMIT {limit + 1}", values)
-    rows, width = [], len(cursor.description)
-    while block := cursor.fetchmany(10_000):
-        rows.append(np.array(block, np.float64).reshape(-1, width))
-        if sum(map(len, rows)) > limit:
-            raise DataError(f"more than {limit:,} rows in answer to {query[:60]!r}; cut the recording", path)
+    rows, count = [], 0
+    try:
+        cursor = database.execute(f"{query} LIMIT {limit + 1}", values)
+        width = len(cursor.description)
+        while block := cursor.fetchmany(10_000):
+            rows.append(np.array(block, np.float64).reshape(-1, width))
+            count += len(block)
+    except (sqlite3.Error, ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise _fault(path, error) from error
+    if count > limit:
+        raise DataError(f"more than {limit:,} rows in answer to {query[:60]!r}; cut the recording", path)
     return np.concatenate(rows) if rows else np.zeros((0, width))
 
 
 def _check_columns(path: Path, database: sqlite3.Connection) -> None:
-    kinds = dict(database.execute("SELECT name, type FROM sqlite_master LIMIT 1000").fetchall())
-    missing = [table for table in _COLUMNS if kinds.get(table.encode()) != b"table"]
-    if missing:
-        raise DataError(f"not a trajectory database: no table {', '.join(missing)}", path)
+    try:
+        kinds = dict(database.execute("SELECT name, type FROM sqlite_master LIMIT 1000").fetchall())
+        missing = [table for table in _COLUMNS if kinds.get(table.encode()) != b"table"]
+        if missing:
+            raise DataError(f"not a trajectory database: no table {', '.join(missing)}", path)
+        there = {name: database.execute(f"SELECT * FROM {name} LIMIT 0").description for name in _COLUMNS}
+    except sqlite3.Error as error:
+        raise _fault(path, error) from error
     for table, columns in _COLUMNS.items():
-        there = [name.lower() for name, *_ in database.execute(f"SELECT * FROM {table} LIMIT 0").description]
-        missing = [name for name in columns if name not in there]
+        missing = sorted(set(columns) - {name.lower() for name, *_ in there[table]})
         if missing:
             raise DataError(f"table {table} has no column {', '.join(missing)}", path)
 
@@ -140,9 +153,7 @@ def _scene(
     when = (rows[:, 1] - begin) / step
     at = np.rint(when)
     who = np.searchsorted(vehicles[:, 0], rows[:, 0])
-    known = (
-        vehicles[np.minimum(who, len(vehicles) - 1), 0] == rows[:, 0] if len(vehicles) else np.zeros(len(rows), bool)
-    )
+    known = np.append(vehicles[:, 0], np.nan)[who] == rows[:, 0]
     good = known & (np.abs(when - at) <= _OFF_GRID) & (at >= 0) & (at < count)
     rows, at, who = rows[good], at[good].astype(np.int64), who[good]
     repeated = len(at) - len(np.unique(who * count + at))
