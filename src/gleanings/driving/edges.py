@@ -100,7 +100,9 @@ def _match_ends(polylines: list[Points]) -> Int[np.ndarray, " n"]:
     starts = np.stack([points[0] for points in polylines])
     ends = np.stack([points[-1] for points in polylines])
     near = min(_CANDIDATES, len(polylines))
-    distance, start = KDTree(starts).query(ends, k=[*range(1, near + 1)], distance_upper_bound=_JOIN_M)
+    distance, start = (
+        np.reshape(part, (len(ends), near)) for part in KDTree(starts).query(ends, near, distance_upper_bound=_JOIN_M)
+    )
     end = np.broadcast_to(np.arange(len(polylines))[:, None], start.shape)
     order = np.argsort(distance, axis=None, kind="stable")
     taken = np.zeros(len(polylines), bool)

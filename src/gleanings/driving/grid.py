@@ -337,7 +337,8 @@ def _off_at_centre(cell: Int[np.ndarray, " n"], edges: Edges, frame: Frame) -> B
     x0, y0 = frame.x0 + (ix + 0.5) * CELL_M, frame.y0 + (iy + 0.5) * CELL_M
     # Beyond 30 m a sample a metre from the next is as near as its segment to millimetres.
     near = min(_TRIED, len(owner))
-    segment = owner[KDTree(np.stack([x, y], 1)).query(np.stack([x0, y0], 1), k=[*range(1, near + 1)])[1]]
+    nearest = KDTree(np.stack([x, y], 1)).query(np.stack([x0, y0], 1), near)[1]
+    segment = owner[np.reshape(nearest, (len(cell), near))]
     lines = _lines(edges)
     distance = [point_to_line(x0, y0, lines[:, segment[:, rank]])[0] for rank in range(near)]
     best = segment[np.arange(len(cell)), np.argmin(distance, axis=0)]

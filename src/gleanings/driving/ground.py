@@ -43,5 +43,5 @@ def _fill(low: Float[np.ndarray, " C"], high: Float[np.ndarray, " C"], frame: Fr
     known, empty = np.flatnonzero(~np.isnan(low)), np.flatnonzero(np.isnan(low))
     distance, nearest = KDTree(place[known]).query(place[empty], distance_upper_bound=_FILL_M)
     close = np.isfinite(distance)
-    source = known[nearest[close]]
+    source = known[np.asarray(nearest)[close]]
     low[empty[close]], high[empty[close]] = low[source], high[source]
