@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 
 from gleanings.driving.scene import Edges
 
-Points = Float[np.ndarray, "P 3"]
+Points = Float[np.ndarray, "_ 3"]
 _APART_M, _JOIN_M, _RISE_M = 1e-3, 1e-2, 0.5
 _CANDIDATES, _LEVELS = 8, 40
 

@@ -71,7 +71,7 @@ def edge_grid(edges: Edges, frame: Frame, heights: Float[np.ndarray, "K 3"]) -> 
             break
         size, nodes = size / 2, _split(nodes, frame, size / 2)
         nodes = _select(nodes, slabs.near(nodes, frame, size))
-    nodes, distance, far = _beyond(nodes, distance, edges, frame)
+    nodes, far = _beyond(nodes, distance, edges, frame)
     cell = (nodes.iy * frame.nx + nodes.ix)[nodes.node]
     return _store(frame, cell, nodes.segment, far)
 
@@ -301,7 +301,7 @@ def _split(nodes: _Nodes, frame: Frame, size: float) -> _Nodes:
 
 def _beyond(
     nodes: _Nodes, distance: Float[np.ndarray, " pairs"], edges: Edges, frame: Frame
-) -> tuple[_Nodes, Float[np.ndarray, " pairs"], Int8[np.ndarray, " C"]]:
+) -> tuple[_Nodes, Int8[np.ndarray, " C"]]:
     """Nodes of 2 m without those of cells all of whose points lie beyond 30 m of every edge, and `Grid.far`.
 
     Where only the slab lies beyond, one segment stays in the list, for its sign.
@@ -325,7 +325,7 @@ def _beyond(
     empty = np.flatnonzero(total == 0)
     far[empty] = np.where(_off_at_centre(empty, edges, frame), 1, -1)
     kept = ~plain[cell][nodes.node] & (~beyond[nodes.node] | nearest)
-    return _keep(nodes, kept), distance[kept], far
+    return _keep(nodes, kept), far
 
 
 def _off_at_centre(cell: Int[np.ndarray, " n"], edges: Edges, frame: Frame) -> Bool[np.ndarray, " n"]:
