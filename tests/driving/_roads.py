@@ -109,7 +109,7 @@ def ring(
     return np.stack([centre[0] + radius * np.cos(angle), centre[1] + radius * np.sin(angle), np.full(count, z)], 1)
 
 
-def wild(seed: int, count: int = 24) -> list[Polyline]:
+def wild(seed: int, count: int = 12) -> list[Polyline]:
     """Winding edges on slopes and on two levels, and a few closed ones."""
     rng = np.random.default_rng(seed)
     lines: list[Polyline] = []

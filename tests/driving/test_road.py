@@ -164,13 +164,14 @@ def test_raster_keeps_its_bound():
     lines = [(_roads.star(), True)]
     scene = _roads.road_scene(lines, raster=True)
     points = np.random.default_rng(2).uniform(-60, 60, (5000, 3)).astype(np.float32) * np.float32([1, 1, 0])
-    value, known = jax.jit(partial(road.signed_distance, how="raster"))(scene, *points.T)
+    places = [jnp.asarray(column) for column in points.T]
+    value, known = jax.jit(partial(road.signed_distance, how="raster"))(scene, *places)
     exact = np.clip(oracle(lines, points.astype(np.float64)), -30, 30)
     assert np.abs(value - exact).max() <= float(scene.raster.error) + 1e-3
     assert float(scene.raster.error) < 0.36  # half the diagonal of a square
     assert bool(known.all())
     with pytest.raises(ValueError, match="no raster"):
-        road.signed_distance(_roads.road_scene(lines), *points.T, how="raster")
+        road.signed_distance(_roads.road_scene(lines), *places, how="raster")
 
 
 def lanes_by_hand(lanes: list[np.ndarray], point: np.ndarray, yaw: float) -> tuple[bool, bool, bool, int]:

@@ -167,7 +167,8 @@ def _search(
 
     def again(carry: tuple[Array, Found]) -> tuple[Array, Found]:
         done, found = carry
-        place = jnp.searchsorted(rank, done + 1 + jnp.arange(size))  # K, beyond the last, where there are fewer
+        wanted = done + 1 + jnp.arange(size)
+        place = (rank < wanted[:, None]).sum(1)  # K, beyond the last, where there are fewer
         chosen = jnp.minimum(place, len(rank) - 1)
         more = scan(_at(start, chosen) + short, whole - short, *(_at(value, chosen) for value in points))
         both = _merge(tuple(_at(value, chosen) for value in found), more)
