@@ -7,14 +7,14 @@ from xml.parsers import expat
 
 from gleanings.core.errors import DataError
 
-MAX_BYTES, MAX_DEPTH, MAX_ELEMENTS = 128 << 20, 64, 3_000_000
+MAX_BYTES, MAX_DEPTH, MAX_ELEMENTS = 256 << 20, 64, 5_000_000
 
 
-def load_xml(path: Path) -> Element:
+def parse_xml(path: Path) -> Element:
     """The root element of an XML file.
 
     DataError: no such file, not XML, a DOCTYPE or entity (refused where it begins, nothing is expanded), more than
-    128 MB or 3 million elements, or nested deeper than 64.
+    256 MB or 5 million elements, or nested deeper than 64.
     """
     try:
         size = path.stat().st_size

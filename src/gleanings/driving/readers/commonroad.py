@@ -26,7 +26,7 @@ from gleanings.driving.readers._lanelets import (
     reference,
 )
 from gleanings.driving.readers._values import in_file
-from gleanings.driving.readers._xml import load_xml
+from gleanings.driving.readers._xml import parse_xml
 
 _VEHICLES = ("car", "truck", "bus", "motorcycle", "taxi", "parkedVehicle", "priorityVehicle", "train")
 _KINDS = dict.fromkeys(_VEHICLES, Kind.VEHICLE) | {"bicycle": Kind.CYCLIST, "pedestrian": Kind.PEDESTRIAN}
@@ -48,7 +48,7 @@ class _Object:
 
 def read(path: Path) -> Iterator[RawScene]:
     """The scene of a file. Raises: DataError for another format, missing elements or values that are no numbers."""
-    root = load_xml(path)
+    root = parse_xml(path)
     if root.tag != "commonRoad":
         raise DataError(f"the root element is {root.tag[:80]!r}; expected 'commonRoad'", path)
     with in_file(path):

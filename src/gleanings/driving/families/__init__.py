@@ -1,0 +1,64 @@
+"""Sixteen families of generated driving scenes, for whoever has no data; NumPy and SciPy only. Source: ours."""
+
+from dataclasses import replace
+from difflib import get_close_matches
+
+from gleanings.core.errors import ConfigError
+from gleanings.driving.config import CompileConfig
+from gleanings.driving.families import roads
+from gleanings.driving.families._check import faults
+from gleanings.driving.families._conflicts import tables
+from gleanings.driving.families._scene import build
+from gleanings.driving.families.base import stream
+from gleanings.driving.families.traffic import populate, simulate
+from gleanings.driving.raw import RawScene
+from gleanings.driving.scene import Scene
+
+_MAKERS = {"straight": roads.straight}
+FAMILIES = {name: (maker.__doc__ or "").split(".")[0] for name, maker in _MAKERS.items()}
+_ATTEMPTS = 20
+
+
+def make_raw(family: str, seed: int = 0, index: int = 0, objects: int | None = None) -> RawScene:
+    """Scene `index` of a family: bit-equal for equal arguments. objects: moving objects wished for, at most; None: drawn.
+
+    ConfigError: an unknown family, a negative seed or index, or no scene without contact after 20 draws.
+    """
+    maker = _MAKERS[_known(family)]
+    if seed < 0 or index < 0:
+        raise ConfigError(f"seed {seed} and index {index}: both must be 0 or more")
+    if objects is not None and not 1 <= objects <= 256:
+        raise ConfigError(f"objects is {objects}; choose 1 to 256, or None to draw it")
+    rng = stream(family, seed, index)
+    reason = ""
+    for attempt in range(_ATTEMPTS):
+        plan = maker(rng)
+        if objects is not None:
+            plan.count = max(1, objects - len(plan.parked) - len(plan.placed))
+        table = tables(plan.routes, plan.zipper, plan.cluster)
+        fleet = populate(plan, table, rng)
+        scene = build(f"{family}-{seed}-{index}", plan, fleet, simulate(plan, table, fleet), rng)
+        wrong = faults(scene) if scene is not None else ["no vehicle can be the ego"]
+        if scene is not None and not wrong:
+            return replace(scene, repairs={"redrawn": attempt} if attempt else {})
+        reason = wrong[0]
+    raise ConfigError(
+        f"family {family!r}, seed {seed}, index {index}: no scene after {_ATTEMPTS} draws ({reason}); take another index"
+    )
+
+
+def make_scenes(family: str, seed: int = 0, count: int = 1, *, config: CompileConfig | None = None) -> list[Scene]:
+    """`count` compiled scenes of a family, or of every family in turn for "all"; errors as in `make_raw`."""
+    from gleanings.driving.compile import compile_scene
+
+    names = list(_MAKERS) if family == "all" else [_known(family)]
+    raws = (make_raw(names[k % len(names)], seed, k // len(names)) for k in range(count))
+    return [compile_scene(raw, config or CompileConfig()) for raw in raws]
+
+
+def _known(family: str) -> str:
+    if family in _MAKERS:
+        return family
+    near = get_close_matches(family, _MAKERS, 1, 0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(f"there is no family {family!r}; {hint}Known: all, {', '.join(_MAKERS)}")

@@ -1,0 +1,207 @@
+"""The reference driver that makes the logs of generated scenes: IDM on routes, with rules for what routes share.
+
+IDM as in the simulator (a0 = 1.5, b = 2 m/s^2, T = 1.5 s, g0 = 2 m; Treiber, Hennecke and Helbing 2000, equations 2 and
+3). Ours: slowing down for bends, stop lines, lights, reservation of conflict zones, and making room where lanes join.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from gleanings.driving.families._conflicts import CROSS, NONE, SAME, VIRTUAL, Tables
+from gleanings.driving.families._rules import Rules
+from gleanings.driving.families.base import DT, STEPS, Plan, vehicle_size
+from gleanings.driving.raw import DEFAULT_SIZE, Kind
+
+_A0, _B, _T, _G0 = 1.5, 2.0, 1.5, 2.0
+BEHIND = 42.0  # road behind every first pose, m
+_AHEAD = 12.0  # road left beyond every last pose, m
+
+
+@dataclass
+class Fleet:
+    """N objects on routes. route: index; arc: m at the first moment; speed, wish: m/s; enter: step; size [N, 3]."""
+
+    route: Int[np.ndarray, " N"]
+    arc: Float[np.ndarray, " N"]
+    speed: Float[np.ndarray, " N"]
+    wish: Float[np.ndarray, " N"]
+    enter: Int[np.ndarray, " N"]
+    size: Float[np.ndarray, "N 3"]
+    walks: Bool[np.ndarray, " N"]
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Arc, speed and presence of the N objects at the steps of the log, [T, N]; red: [T, N], held by a red light."""
+
+    arc: Float[np.ndarray, "T N"]
+    speed: Float[np.ndarray, "T N"]
+    there: Bool[np.ndarray, "T N"]
+
+
+def populate(plan: Plan, table: Tables, rng: np.random.Generator) -> Fleet:
+    """Put the objects of a plan on its routes, with room between them; a place that is taken is drawn again."""
+    rows: list[tuple[int, float, float, float, int, tuple[float, float, float]]] = []
+    for put in plan.placed:
+        route = plan.routes[put.route]
+        size = vehicle_size(rng, False) if route.kind == Kind.VEHICLE else DEFAULT_SIZE[route.kind]
+        rows.append((put.route, put.arc, put.speed, put.desired, 0, size))
+    weight = np.array([route.weight * (route.kind != Kind.PEDESTRIAN) for route in plan.routes])
+    fresh = np.array([route.fresh for route in plan.routes]) * weight
+    moves = sum(plan.routes[put.route].kind != Kind.PEDESTRIAN for put in plan.placed)
+    warm = round(plan.warm / DT)
+    late = round(plan.late * (plan.count - moves)) if fresh.any() else 0
+    for _ in range(12 * plan.count):
+        if moves >= plan.count - late:
+            break
+        a = int(rng.choice(len(weight), p=weight / weight.sum()))
+        row = _draw(plan, table, a, rng)
+        if row is not None and _free(table, rows, row):
+            rows.append(row)
+            moves += 1
+    for _ in range(max(0, plan.count - moves) if fresh.any() else 0):
+        a = int(rng.choice(len(weight), p=fresh / fresh.sum()))
+        size = _size(plan, a, rng)
+        rows.append((a, BEHIND + size[0] / 2, 0.0, _wish(plan, a, rng), int(rng.integers(1, warm + STEPS - 15)), size))
+    route, arc, speed, wish, enter, size = (np.array(column) for column in zip(*rows, strict=True))
+    walks = np.array([plan.routes[k].kind == Kind.PEDESTRIAN for k in route])
+    return Fleet(route, arc.astype(float), speed.astype(float), wish.astype(float), enter, size.astype(float), walks)
+
+
+def _size(plan: Plan, a: int, rng: np.random.Generator) -> tuple[float, float, float]:
+    route = plan.routes[a]
+    return vehicle_size(rng, route.wide) if route.kind == Kind.VEHICLE else DEFAULT_SIZE[route.kind]
+
+
+def _wish(plan: Plan, a: int, rng: np.random.Generator) -> float:
+    return float(plan.routes[a].limit * np.clip(rng.normal(0.95, 0.08), 0.75, 1.1))
+
+
+def _draw(
+    plan: Plan, table: Tables, a: int, rng: np.random.Generator
+) -> tuple[int, float, float, float, int, tuple[float, float, float]] | None:
+    """An object somewhere on route a, as a row of `populate`; None: it would stand in a zone of conflict."""
+    size = _size(plan, a, rng)
+    wish = _wish(plan, a, rng)
+    low, high = (0.0, table.length[a]) if table.closed[a] else (BEHIND + size[0] / 2, table.length[a] - 45.0)
+    arc = float(rng.uniform(low, max(high, low + 1.0)))
+    front, rear = arc + size[0] / 2, arc - size[0] / 2
+    if ((front > table.stop[a] - 2.0) & (rear < table.leave[a])).any():
+        return None
+    speed = min(float(table.top[a, round(arc)]), wish) * float(rng.uniform(0.8, 1.0))
+    ahead = table.stop[a] - front
+    ahead = ahead[ahead > 0]
+    if len(ahead) and (plan.routes[a].stops or plan.routes[a].must_stop):
+        speed = min(speed, float(np.sqrt(3.0 * max(ahead.min() - 2.0, 0.0))))
+    return a, arc, speed, wish, 0, size
+
+
+def _free(table: Tables, rows: list, row: tuple) -> bool:
+    """Whether an object has room between the others."""
+    a, arc, speed, _, _, (length, *_) = row
+    for b, at, other, _, _, (size, *_) in rows:
+        k = int(round(at))
+        if table.relation[a, b, k] == NONE:
+            continue
+        if table.relation[a, b, k] == CROSS:
+            return False
+        ahead = table.place[a, b, k] - arc
+        if table.closed[a]:
+            ahead = (ahead + table.length[a] / 2) % table.length[a] - table.length[a] / 2
+        follower, leader = (speed, other) if ahead > 0 else (other, speed)
+        if abs(ahead) - (length + size) / 2 < _G0 + 0.7 * follower + max(0.0, follower**2 - leader**2) / 4.0:
+            return False
+    return True
+
+
+def simulate(plan: Plan, table: Tables, fleet: Fleet) -> Motion:
+    """Drive the fleet from `plan.warm` seconds before the log to its end; deterministic."""
+    warm = round(plan.warm / DT)
+    n = len(fleet.route)
+    s, v, acc = fleet.arc.copy(), fleet.speed.copy(), np.zeros(n)
+    there = fleet.enter == 0
+    gone = np.zeros(n, bool)
+    rules = Rules(plan, table, fleet.route, fleet.size[:, 0], fleet.walks)
+    end = np.where(table.closed[fleet.route], np.inf, table.length[fleet.route] - fleet.size[:, 0] / 2 - _AHEAD)
+    kept = []
+    for step in range(warm + STEPS):
+        there = there | _entering(fleet, table, step, s, v, there, gone)
+        if step >= warm:
+            kept.append((s.copy(), v.copy(), there.copy()))
+        held = rules.held(step, s, v, there)
+        want = _accelerations(table, fleet, s, v, there, held)
+        acc = np.where(there, np.clip(want, acc - np.where(want < -2.5, 8.0, 0.7), acc + 0.35), 0.0)
+        acc = np.where(fleet.walks, 0.0, np.clip(acc, -7.5, _A0))
+        after = np.maximum(v + acc * DT, 0.0)
+        ds = np.where((after == 0) & (v > 0), v**2 / (2 * np.maximum(-acc, 1e-6)), (v + after) * DT / 2)
+        acc = np.where((after == 0) & (acc < 0), 0.0, acc)
+        s, v = np.where(there, s + ds, s), np.where(there, after, v)
+        s = np.where(table.closed[fleet.route], s % table.length[fleet.route], s)
+        gone |= there & (s > end)
+        there &= ~gone
+    arc, speed, present = (np.array(column) for column in zip(*kept, strict=True))
+    return Motion(arc, speed, present)
+
+
+def _entering(
+    fleet: Fleet, table: Tables, step: int, s: np.ndarray, v: np.ndarray, there: np.ndarray, gone: np.ndarray
+) -> Bool[np.ndarray, " N"]:
+    """Objects whose time has come and whose place is free; sets their speed in `v`. One a step and route."""
+    new = np.zeros(len(s), bool)
+    for i in np.flatnonzero(~there & ~gone & (fleet.enter > 0) & (fleet.enter <= step)):
+        a = fleet.route[i]
+        k = np.clip(np.round(s).astype(int), 0, table.top.shape[1] - 1)
+        near = (there | new) & (table.relation[a, fleet.route, k] != NONE)
+        ahead = table.place[a, fleet.route, k] - s[i] - (fleet.size[i, 0] + fleet.size[:, 0]) / 2
+        speed = min(fleet.wish[i], float(table.top[a, k[i]]))
+        gap = float(ahead[near & (ahead > -30.0)].min(initial=200.0))
+        speed = min(speed, max(0.0, gap - 3.0) / 1.2)
+        if gap > 8.0 and speed > 0.5 * fleet.wish[i]:
+            v[i], new[i] = speed, True
+    return new
+
+
+def _accelerations(
+    table: Tables, fleet: Fleet, s: np.ndarray, v: np.ndarray, there: np.ndarray, held: np.ndarray
+) -> Float[np.ndarray, " N"]:
+    """IDM with the leaders on the own route and with a standing obstacle `held` metres ahead of the front bumper."""
+    last = table.top.shape[1] - 1
+    route, half = fleet.route, fleet.size[:, 0] / 2
+    index = [np.clip(np.round(s + ahead * v).astype(int), 0, last) for ahead in (0.0, 0.6)]
+    wish = np.minimum(fleet.wish, np.minimum(table.top[route, index[0]], table.top[route, index[1]]))
+    free = np.maximum(1 - (v / np.maximum(wish, 0.1)) ** 4, -2.0)
+    gap, closing, virtual = _leaders(table, fleet, s, v, there, half)
+    safe = _G0 + np.maximum(0.0, v[:, None] * _T + closing)
+    loose = _G0 + np.maximum(0.0, v[:, None] * 0.7 + closing)
+    push = np.where(virtual, np.minimum((loose / np.maximum(gap, 0.1)) ** 2, 2.2), (safe / np.maximum(gap, 0.1)) ** 2)
+    stand = (_G0 + v * _T + v**2 / (2 * np.sqrt(_A0 * _B))) / np.maximum(held, 0.1)
+    return _A0 * (free - np.maximum(push.max(axis=1, initial=0.0), stand**2))
+
+
+def _leaders(
+    table: Tables, fleet: Fleet, s: np.ndarray, v: np.ndarray, there: np.ndarray, half: np.ndarray
+) -> tuple[Float[np.ndarray, "N N"], Float[np.ndarray, "N N"], Bool[np.ndarray, "N N"]]:
+    """For i (row) and j ahead of it: gap between bumpers (inf: not ahead), IDM's closing term, only virtually ahead."""
+    a, b = fleet.route[:, None], fleet.route[None, :]
+    length = np.where(table.closed[fleet.route], table.length[fleet.route], np.inf)[:, None]
+    best = np.full((len(s), len(s)), np.inf)
+    for part in (-1.0, 0.0, 1.0):
+        point = s + part * half
+        wrapped = np.where(table.closed[fleet.route], point % table.length[fleet.route], point)
+        k = np.clip(np.round(wrapped).astype(int), 0, table.top.shape[1] - 1)
+        relation, turn = table.relation[a, b, k[None, :]], table.turn[a, b, k[None, :]]
+        ahead = table.place[a, b, k[None, :]] + (wrapped - k) * turn - s[:, None]
+        ahead = np.where(np.isfinite(length), (ahead + 5.0) % np.where(np.isfinite(length), length, 1.0) - 5.0, ahead)
+        side = np.where(relation == CROSS, fleet.size[:, 1] / 2, 0.0)
+        real = ((relation == SAME) | (relation == CROSS)) & (ahead > 0)
+        best = np.where(real, np.minimum(best, ahead - side - half[:, None]), best)
+        if part == 0:
+            centre, kind, cosine = ahead, relation, turn
+    virtual = (kind == VIRTUAL) & (centre > 0) & ~np.isfinite(best)
+    best = np.where(virtual, centre - half[:, None] - half[None, :], best)
+    best = np.where(there[:, None] & there[None, :] & ~np.eye(len(s), dtype=bool), best, np.inf)
+    theirs = np.maximum(0.0, v[None, :] * cosine)
+    closing = v[:, None] * (v[:, None] - theirs) / (2 * np.sqrt(_A0 * _B))
+    return best, closing, virtual
