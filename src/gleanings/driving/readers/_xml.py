@@ -44,7 +44,7 @@ class _Builder:
         try:
             self.parser.Parse(data, True)
         except (expat.ExpatError, ValueError, LookupError) as error:  # the last two: encodings nobody knows
-            raise DataError(f"not XML ({error})", self.path, offset=self.parser.ErrorByteIndex) from error
+            raise DataError(f"not readable XML: {error}", self.path, offset=self.parser.ErrorByteIndex) from error
         return self.tree.close()
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:

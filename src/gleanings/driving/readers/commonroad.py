@@ -119,6 +119,7 @@ def _state(node: Element | None, what: str) -> tuple[float, ...]:
 def _ego(node: Element) -> _Object:
     what = f"planningProblem {reference(node, 'id')}"
     state = np.array([_state(node.find("initialState"), what)])
+    state[~np.isfinite(state)] = np.nan
     return _Object(reference(node, "id"), Kind.VEHICLE, state, DEFAULT_SIZE[Kind.VEHICLE])
 
 
@@ -127,6 +128,7 @@ def _obstacle(node: Element) -> _Object:
     what = f"obstacle {name}"
     first = _state(node.find("initialState"), what)
     states = np.array([first, *(_state(state, what) for state in node.findall("trajectory/state"))])
+    states[~np.isfinite(states)] = np.nan
     shape, length, width = node.find("shape"), np.nan, np.nan
     disks = _disks(shape, {}, f"{what}: shape") if shape is not None else np.zeros((0, 3))
     if len(disks):
