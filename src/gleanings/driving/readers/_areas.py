@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gleanings.core.errors import DataError
 
@@ -107,8 +107,8 @@ def _joined(parts: list[Points]) -> list[Points]:
     if not parts:
         return []
     first, last = (np.nan_to_num(np.array([part[at] for part in parts])) for at in (0, -1))
-    to_start, start = cKDTree(first).query(last)
-    to_end, end = cKDTree(last).query(first)
+    to_start, start = map(np.asarray, KDTree(first).query(last))
+    to_end, end = map(np.asarray, KDTree(last).query(first))
     each = np.arange(len(parts))
     gap = (to_start > 0) & (to_start <= _JOIN) & (end[start] == each) & (to_end[start] > 0)
     linked = gap | (to_start <= _SNAP)
