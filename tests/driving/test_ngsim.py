@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.driving import _files
 
 from gleanings.core.errors import DataError
 from gleanings.driving.raw import Kind, RawScene
 from gleanings.driving.readers import ngsim
 from gleanings.driving.readers._sumo import read_net
 from gleanings.driving.readers._xml import parse_xml
-from tests.driving import _files
 
 
 def one(path: Path) -> RawScene:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.driving import _files
 
 from gleanings.core.errors import DataError
 from gleanings.driving.raw import RawScene
-from tests.driving import _files
 
 Write = Callable[[Path], Path]
 # Format -> (module of readers, file that a test makes, what is damaged in turn, files of the shared data).
