@@ -13,11 +13,20 @@ from pathlib import Path
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.driving.compile import compile_scene
 from gleanings.driving.config import CompileConfig
-from gleanings.driving.readers.detect import SceneError, Work, is_companion, read_raw, read_work, split
+from gleanings.driving.readers.detect import (
+    SceneError,
+    Work,
+    is_companion,
+    iter_raw,
+    raw_items,
+    read_raw,
+    read_work,
+    split,
+)
 from gleanings.driving.scene import Scene
-from gleanings.driving.store import is_compiled, load_compiled
+from gleanings.driving.store import is_compiled, iterate
 
-__all__ = ["SceneError", "iter_scenes", "load_scenes", "read_raw"]
+__all__ = ["SceneError", "iter_raw", "iter_scenes", "list_files", "load_scenes", "raw_items", "read_raw"]
 _MAX_FILES = 1_000_000
 _DEFAULT = CompileConfig()
 _AHEAD = 2  # parts in flight for each worker: keeps them busy without holding a whole file in memory
@@ -51,12 +60,14 @@ def iter_scenes(
     """
     if workers < 0:
         raise ConfigError(f"workers is {workers}; expected 0 or more")
-    files = [file for path in _listed(paths) for file in _files(path)]
+    files = list_files(paths)
     return _by_workers(files, config, workers) if workers else _here(files, config)
 
 
-def _listed(paths: str | Path | Iterable[str | Path]) -> list[str | Path]:
-    return [paths] if isinstance(paths, str | Path) else list(paths)
+def list_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The files that paths, folders and glob patterns stand for, each in order; see `iter_scenes`."""
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    return [file for path in listed for file in _files(path)]
 
 
 def _files(path: str | Path) -> list[Path]:
@@ -79,11 +90,20 @@ def _files(path: str | Path) -> list[Path]:
     return [file for match in matches for file in (_files(match) if os.path.isdir(match) else [Path(match)])]
 
 
+def _from_store(file: Path) -> Iterator[Item]:
+    for item in iterate([file]):
+        yield _failed(file, item) if isinstance(item, DataError) else item
+
+
+def _is_store(file: Path) -> bool:
+    return file.is_file() and is_compiled(file)  # a pipe would block
+
+
 def _here(files: list[Path], config: CompileConfig) -> Iterator[Item]:
     for file in files:
         try:
-            if is_compiled(file):
-                yield from load_compiled(file)
+            if _is_store(file):
+                yield from _from_store(file)
                 continue
             for work in split(file):
                 yield from _compile(work, config)
@@ -116,9 +136,9 @@ def _by_workers(files: list[Path], config: CompileConfig, workers: int) -> Itera
         waiting: deque[tuple[Work, Future[list[Item]]]] = deque()
         for file in files:
             try:
-                if is_compiled(file):
+                if _is_store(file):
                     yield from _finished(waiting, 0)
-                    yield from load_compiled(file)
+                    yield from _from_store(file)
                     continue
                 for work in split(file):
                     waiting.append((work, pool.submit(_compile_all, work, config)))
