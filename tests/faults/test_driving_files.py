@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 from tests.driving import _files
@@ -173,7 +174,11 @@ def test_small_files_damaged_at_random(tmp_path: Path, name: str, trials: int):
 
 @pytest.mark.parametrize("trials", [5, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 @pytest.mark.parametrize("name", REAL)
-def test_real_files_damaged_at_random(tmp_path: Path, shared_data: Path, name: str, trials: int):
+def test_real_files_damaged_at_random(
+    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch, name: str, trials: int
+):
+    # Checking the types of millions of calls would take twenty times as long as reading.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     folder, *patterns = REAL[name]
     copies = []
     for pattern in patterns:
