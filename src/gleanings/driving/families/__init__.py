@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import CompileConfig
-from gleanings.driving.families import roads
+from gleanings.driving.families import highways, junctions, roads
 from gleanings.driving.families._check import faults
 from gleanings.driving.families._conflicts import tables
 from gleanings.driving.families._scene import build
@@ -14,7 +14,27 @@ from gleanings.driving.families.traffic import populate, simulate
 from gleanings.driving.raw import RawScene
 from gleanings.driving.scene import Scene
 
-_MAKERS = {"straight": roads.straight}
+_MAKERS = {
+    maker.__name__: maker
+    for maker in (
+        roads.straight,
+        highways.multi_lane,
+        roads.curve,
+        roads.s_curve,
+        highways.merge,
+        highways.weave,
+        junctions.t_junction,
+        junctions.four_way_stop,
+        junctions.four_way_signal,
+        junctions.roundabout,
+        roads.narrow,
+        highways.cut_in,
+        roads.jam,
+        roads.crossing,
+        roads.overpass,
+        junctions.u_turn,
+    )
+}
 FAMILIES = {name: (maker.__doc__ or "").split(".")[0] for name, maker in _MAKERS.items()}
 _ATTEMPTS = 20
 

@@ -99,7 +99,7 @@ def _ego(plan: Plan, tracks: list[RawTrack], rng: np.random.Generator) -> int:
     pinned = [k for k in fit if tracks[k].name in wanted]
     if pinned or wanted:
         return pinned[0] if pinned else -1
-    far = [k for k in fit if _way(tracks[k]) >= 20.0]
+    far = [k for k in fit if _way(tracks[k]) >= plan.travel]
     if not far:
         return -1
     middle = np.array([t.position[START, :2] for t in tracks])
