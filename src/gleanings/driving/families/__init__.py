@@ -40,7 +40,7 @@ _ATTEMPTS = 20
 
 
 def make_raw(family: str, seed: int = 0, index: int = 0, objects: int | None = None) -> RawScene:
-    """Scene `index` of a family: bit-equal for equal arguments. objects: moving objects wished for, at most; None: drawn.
+    """Scene `index` of a family: bit-equal for equal arguments. objects: how many at most; None: drawn, 8 to 64.
 
     ConfigError: an unknown family, a negative seed or index, or no scene without contact after 20 draws.
     """
@@ -58,12 +58,14 @@ def make_raw(family: str, seed: int = 0, index: int = 0, objects: int | None = N
         table = tables(plan.routes, plan.zipper, plan.cluster)
         fleet = populate(plan, table, rng)
         scene = build(f"{family}-{seed}-{index}", plan, fleet, simulate(plan, table, fleet), rng)
-        wrong = faults(scene) if scene is not None else ["no vehicle can be the ego"]
+        wrong = ["no vehicle can be the ego"] if scene is None else faults(scene)
+        if scene is not None and objects is None and (len(scene.tracks) < 8 or len(scene.predict) < 2):
+            wrong = [*wrong, "too few objects"]
         if scene is not None and not wrong:
             return replace(scene, repairs={"redrawn": attempt} if attempt else {})
         reason = wrong[0]
     raise ConfigError(
-        f"family {family!r}, seed {seed}, index {index}: no scene after {_ATTEMPTS} draws ({reason}); take another index"
+        f"family {family!r}, seed {seed}, index {index}: {_ATTEMPTS} draws failed ({reason}); take another index"
     )
 
 

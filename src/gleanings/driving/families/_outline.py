@@ -37,7 +37,7 @@ class _Field:
         self.index = [cKDTree((self.a + self.d / 2)[rows, :2]) for rows, _ in self.trees]
 
     def __call__(self, q: Float[np.ndarray, "Q 2"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Value [Q], nearest point of a line [Q, 3], segment [Q], place on it [Q] (outside of 0 to 1: beyond an end)."""
+        """Value [Q], nearest point [Q, 3], its segment [Q], place on that [Q] (outside of 0 to 1: beyond an end)."""
         value, segment = np.full(len(q), np.inf), np.zeros(len(q), int)
         for (rows, reach), tree in zip(self.trees, self.index, strict=True):
             near = rows[tree.query(q, min(4, len(rows)))[1].reshape(len(q), -1)]

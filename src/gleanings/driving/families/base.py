@@ -39,7 +39,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Placed:
-    """An object that the family itself puts on route `route` at arc `arc`, with speed `speed` and its wish `desired`."""
+    """An object that the family itself puts on a route, at an arc (m), with a speed and the one it wishes (m/s)."""
 
     route: int
     arc: float
@@ -78,6 +78,7 @@ class Plan:
     jitter: float = 0.15  # largest lateral offset of a vehicle from the centre of its lane, m
     late: float = 0.25  # share of the vehicles that enter after the first moment
     travel: float = 20.0  # metres that the ego covers at least
+    focus: tuple[float, float, float] | None = None  # x, y, radius: the ego is one that comes by here, if any does
 
     def way(self, lanes: Sequence[str], stop_after: Sequence[str] = (), **more: object) -> Route:
         """Add the route along lanes that follow each other; it may be held at the ends of the lanes `stop_after`."""

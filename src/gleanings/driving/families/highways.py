@@ -1,5 +1,6 @@
 """Families on highways: multi_lane, merge, weave, cut_in. Source: ours."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ def _chain(plan: Plan, name: str, line: Line, limit: float, cuts: Sequence[float
     """Lanes that follow each other along a line, cut at arcs of the reference (which has a point a metre)."""
     ends = [0, *(round(cut) for cut in cuts), len(line) - 1]
     names: list[str] = []
-    for k, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    for k, (a, b) in enumerate(itertools.pairwise(ends)):
         names.append(plan.layout.lane(f"{name}.{k}", line[a : b + 1], limit, names[-1:]))
     return names
 
@@ -88,6 +89,7 @@ def merge(rng: np.random.Generator) -> Plan:
     names = _chain(plan, "ramp", ramp[: last + 1], limit, (start, start + run))
     plan.layout.lanes[names[-1]].successors.append(f"main{count - 1}.3")
     plan.layout.beside(f"main{count - 1}.1", names[1])
+    plan.focus = (*ramp[round(start + run / 2), :2].tolist(), 60.0)
     for share in (0.05, 0.35, 0.65):
         _changes(plan, ramp, lines[-1], limit, start + 5 + share * run, 3.2, 0.5)
     plan.count = int(rng.integers(14, 40))
@@ -105,6 +107,7 @@ def weave(rng: np.random.Generator) -> Plan:
     names = _chain(plan, "ramp", ramp, limit, (start, start + run))
     plan.layout.beside(f"main{count - 1}.1", names[1])
     plan.way(names, weight=0.2, wide=False)
+    plan.focus = (*ramp[round(start + run / 2), :2].tolist(), 60.0)
     for share in (0.0, 0.4):
         at = start + 5 + share * (run - 80)
         _changes(plan, ramp, lines[-1], limit, at, 3.3, 0.5)

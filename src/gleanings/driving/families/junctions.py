@@ -88,7 +88,7 @@ def four_way_stop(rng: np.random.Generator) -> Plan:
         plan.way(lanes, lanes[:1], must_stop=True, weight=_SHARE[turn])
     for arm in arms:
         _sign(plan, arm.lane("in", 0))
-    plan.count = int(rng.integers(10, 28))
+    plan.count, plan.focus = int(rng.integers(10, 28)), (0.0, 0.0, 30.0)
     return plan
 
 
@@ -101,7 +101,7 @@ def four_way_signal(rng: np.random.Generator) -> Plan:
         plan.way(way, way[:1], light=way[1], rank=int(turn != "left"), weight=_SHARE[turn])
         phases[arms.index(arm) % 2].append(way[1])
     plan.lights = cycle(rng, phases, plan.warm + STEPS * DT)
-    plan.count = int(rng.integers(12, 34)) + 14 * (lanes - 1)
+    plan.count, plan.focus = int(rng.integers(12, 34)) + 14 * (lanes - 1), (0.0, 0.0, 30.0)
     return plan
 
 
@@ -120,7 +120,7 @@ def t_junction(rng: np.random.Generator) -> Plan:
         else:
             plan.way(lanes, lanes[:1], rank=1 if turn == "left" else 2, weight=1.2 * _SHARE[turn])
     _sign(plan, "side.in0")
-    plan.count = int(rng.integers(9, 26))
+    plan.count, plan.focus = int(rng.integers(9, 26)), (0.0, 0.0, 30.0)
     return plan
 
 
@@ -152,7 +152,7 @@ def roundabout(rng: np.random.Generator) -> Plan:
             end = (k + past) % count
             names = [arm.lane("in", 0), f"enter{k}", *ring, f"leave{end}", arms[end].lane("out", 0)]
             _rounded(plan, names, 0.08 if past == count else 1.0)
-    plan.count = int(rng.integers(9, 28))
+    plan.count, plan.focus = int(rng.integers(9, 28)), (0.0, 0.0, 30.0)
     return plan
 
 
@@ -200,5 +200,5 @@ def u_turn(rng: np.random.Generator) -> Plan:
         plan.layout.lane(f"turn {name}", turn, limit, [first])
         lane[f"turn {name}"].successors.append(last)
         plan.way([first, f"turn {name}", last], weight=0.9)
-    plan.count = int(rng.integers(10, 32))
+    plan.count, plan.focus = int(rng.integers(10, 32)), (*end_pose(plan.layout.lanes["turn a"].line)[:2], 40.0)
     return plan

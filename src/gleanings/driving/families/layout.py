@@ -3,6 +3,7 @@
 A line is float64 [P, 3] (x, y, z in metres) in driving direction, its points 0.5 to 1 m apart.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -48,7 +49,7 @@ def trace(start: Pose2, pieces: Sequence[tuple[float, float, float]], step: floa
 
 
 def bend(angle: float, radius: float, ease: float = 0.35) -> list[tuple[float, float, float]]:
-    """Pieces that turn by `angle` (left is positive), at most with `radius`; a share `ease` at either end is clothoid."""
+    """Pieces that turn by `angle` (positive: left) with `radius`; a share `ease` at either end is a clothoid."""
     length = abs(angle) * radius / (1 - ease)
     k = np.sign(angle) / radius
     return [(ease * length, 0.0, k), ((1 - 2 * ease) * length, k, k), (ease * length, k, 0.0)]
@@ -164,7 +165,7 @@ class Layout:
 
     def beside(self, *names: str) -> None:
         """Say that these lanes lie side by side in this order, in one direction."""
-        for a, b in zip(names, names[1:], strict=False):
+        for a, b in itertools.pairwise(names):
             self.lanes[a].neighbours.append(b)
             self.lanes[b].neighbours.append(a)
 

@@ -1,5 +1,6 @@
 """Families on one road: straight, multi_lane, curve, s_curve, narrow, crossing, overpass, jam. Source: ours."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -147,7 +148,7 @@ def crossing(rng: np.random.Generator) -> Plan:
     stops = [tuple(sorted(float(p - 3.2) for p in ends)) for ends in (places, length - places)]
     for k, route in enumerate(ways):
         plan.routes[k] = replace(route, stops=stops[k])
-    plan.count = int(rng.integers(8, 26))
+    plan.count, plan.focus = int(rng.integers(8, 26)), (*at(line, length / 2)[:2], 40.0)
     if plan.layout.reach > LANE / 2 + 1.7:
         cyclists(plan, line, rng, 2)
     return plan
@@ -156,7 +157,7 @@ def crossing(rng: np.random.Generator) -> Plan:
 def _across(a: np.ndarray, b: np.ndarray, side: np.ndarray, turns: list[np.ndarray], away: float) -> Line:
     """Along the pavement `away` m off the kerb, over the street from a to b, and on along the other pavement."""
     corners = [a - side * away + turns[0] * 20, a - side * away, b + side * away, b + side * away + turns[1] * 20]
-    legs = list(zip(corners[:-1], corners[1:], strict=True))
+    legs = list(itertools.pairwise(corners))
     unit = [(q - p) / np.linalg.norm(q - p) for p, q in legs]
     yaws = [float(np.arctan2(u[1], u[0])) for u in unit]
     parts = []
@@ -185,7 +186,7 @@ def overpass(rng: np.random.Generator) -> Plan:
             drop = float(rng.choice([0.0, rng.uniform(3.0, 6.0)]))
             line[:, 2] = 6.0 - drop * ease((arc - 45.0) / (half - 45.0))
         two_way(plan, line, float(limits[level]), f"level{level}", level)
-    plan.count = int(rng.integers(12, 40))
+    plan.count, plan.focus = int(rng.integers(12, 40)), (0.0, 0.0, 30.0)
     return plan
 
 
@@ -202,15 +203,15 @@ def jam(rng: np.random.Generator) -> Plan:
         ring[-1] = ring[0]
         cuts = np.linspace(0, len(ring) - 1, 5).astype(int)
         names: list[str] = []
-        for part, (a, b) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+        for part, (a, b) in enumerate(itertools.pairwise(cuts)):
             names.append(plan.layout.lane(f"ring{k}.{part}", ring[a : b + 1], 11.2, names[-1:]))
         plan.layout.lanes[names[-1]].successors.append(names[0])
         if k:
             plan.layout.mark("road_line", offset(ring, LANE / 2))
         plan.routes.append(Route(resample(ring, STEP), 11.2, closed=True, wide=False, fresh=False))
-        mean = float(rng.uniform(2.2, 4.0))
+        mean = float(rng.uniform(1.3, 3.2))
         n = int(length / (7.0 + 1.5 * mean))
-        speed = (length / n - 7.0) / 1.5 * (1 + 0.9 * np.sin(2 * np.pi * np.arange(n) / n * rng.integers(1, 3)))
+        speed = (length / n - 7.0) / 1.5 * (1 + np.sin(2 * np.pi * np.arange(n) / n * rng.integers(1, 3)))
         arc = np.cumsum(7.0 + 1.5 * speed) * (length - 1e-6) / (7.0 * n + 1.5 * speed.sum())
         for s, v in zip(arc % length, speed, strict=True):
             plan.placed.append(Placed(k, float(s), float(v), float(11.2 * rng.uniform(0.8, 1.05))))

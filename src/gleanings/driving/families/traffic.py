@@ -34,7 +34,7 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Motion:
-    """Arc, speed and presence of the N objects at the steps of the log, [T, N]; red: [T, N], held by a red light."""
+    """Arc, speed and presence of the N objects at the steps of the log, [T, N]."""
 
     arc: Float[np.ndarray, "T N"]
     speed: Float[np.ndarray, "T N"]
@@ -102,7 +102,7 @@ def _free(table: Tables, rows: list, row: tuple) -> bool:
     """Whether an object has room between the others."""
     a, arc, speed, _, _, (length, *_) = row
     for b, at, other, _, _, (size, *_) in rows:
-        k = int(round(at))
+        k = round(at)
         if table.relation[a, b, k] == NONE:
             continue
         if table.relation[a, b, k] == CROSS:
@@ -167,10 +167,8 @@ def _accelerations(
     table: Tables, fleet: Fleet, s: np.ndarray, v: np.ndarray, there: np.ndarray, held: np.ndarray
 ) -> Float[np.ndarray, " N"]:
     """IDM with the leaders on the own route and with a standing obstacle `held` metres ahead of the front bumper."""
-    last = table.top.shape[1] - 1
-    route, half = fleet.route, fleet.size[:, 0] / 2
-    index = [np.clip(np.round(s + ahead * v).astype(int), 0, last) for ahead in (0.0, 0.6)]
-    wish = np.minimum(fleet.wish, np.minimum(table.top[route, index[0]], table.top[route, index[1]]))
+    half = fleet.size[:, 0] / 2
+    wish = np.minimum(fleet.wish, np.minimum(_top(table, fleet, s), _top(table, fleet, s + 0.6 * v)))
     free = np.maximum(1 - (v / np.maximum(wish, 0.1)) ** 4, -2.0)
     gap, closing, virtual = _leaders(table, fleet, s, v, there, half)
     safe = _G0 + np.maximum(0.0, v[:, None] * _T + closing)
@@ -178,6 +176,14 @@ def _accelerations(
     push = np.where(virtual, np.minimum((loose / np.maximum(gap, 0.1)) ** 2, 2.2), (safe / np.maximum(gap, 0.1)) ** 2)
     stand = (_G0 + v * _T + v**2 / (2 * np.sqrt(_A0 * _B))) / np.maximum(held, 0.1)
     return _A0 * (free - np.maximum(push.max(axis=1, initial=0.0), stand**2))
+
+
+def _top(table: Tables, fleet: Fleet, arc: np.ndarray) -> Float[np.ndarray, " N"]:
+    """Speed that the route allows at an arc."""
+    at = np.clip(arc, 0.0, table.top.shape[1] - 2.0)
+    k = at.astype(int)
+    low, high = table.top[fleet.route, k], table.top[fleet.route, k + 1]
+    return low + (high - low) * (at - k)
 
 
 def _leaders(
