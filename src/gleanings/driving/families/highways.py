@@ -52,7 +52,7 @@ def _changes(plan: Plan, a: Line, b: Line, limit: float, start: float, seconds: 
 
 def multi_lane(rng: np.random.Generator) -> Plan:
     """A highway with three or four lanes a side, where vehicles now and then change lane."""
-    plan = Plan(Layout(float(rng.uniform(0.8, 2.5))), zipper=70.0)
+    plan = Plan(Layout(float(rng.uniform(0.8, 2.5))), zipper=130.0)
     limit = float(rng.choice(_LIMITS))
     line = _reference(rng, float(rng.uniform(480, 600)))
     count, median = int(rng.integers(3, 5)), float(rng.uniform(3.0, 6.0)) + 2 * plan.layout.reach
@@ -78,7 +78,7 @@ def _ramp(line: Line, count: int, join: float, leave: float, away: float, taper:
 
 def merge(rng: np.random.Generator) -> Plan:
     """A highway that an on-ramp joins."""
-    plan = Plan(Layout(float(rng.uniform(0.8, 2.0))), zipper=110.0)
+    plan = Plan(Layout(float(rng.uniform(0.8, 2.0))), zipper=130.0)
     limit, count = float(rng.choice(_LIMITS[:2])), int(rng.integers(2, 4))
     line = _reference(rng, float(rng.uniform(480, 560)))
     start, run = float(rng.uniform(180, 210)), float(rng.uniform(90, 140))
@@ -98,7 +98,7 @@ def merge(rng: np.random.Generator) -> Plan:
 
 def weave(rng: np.random.Generator) -> Plan:
     """A highway where those who enter and those who leave change places on one added lane."""
-    plan = Plan(Layout(float(rng.uniform(0.8, 2.0))), zipper=90.0)
+    plan = Plan(Layout(float(rng.uniform(0.8, 2.0))), zipper=120.0)
     limit, count = float(rng.choice(_LIMITS[:2])), int(rng.integers(2, 4))
     start, run = 190.0, float(rng.uniform(140, 200))
     line = _reference(rng, start + run + float(rng.uniform(190, 230)))

@@ -27,7 +27,9 @@ def heading_of(line: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, " P"]:
     """Direction of a line at each point, unwrapped: of the chord between the points before and after."""
     ahead = np.diff(line[:, :2], axis=0)
     ahead = ahead / np.maximum(np.hypot(*ahead.T), 1e-12)[:, None]
-    both = np.concatenate([ahead[:1], ahead[:-1] + ahead[1:], ahead[-1:]])
+    seam = ahead[-1] + ahead[0] if np.array_equal(line[0], line[-1]) else None
+    first, last = (ahead[0], ahead[-1]) if seam is None else (seam, seam)
+    both = np.concatenate([first[None], ahead[:-1] + ahead[1:], last[None]])
     return np.unwrap(np.arctan2(both[:, 1], both[:, 0]))
 
 

@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 
 from gleanings.driving.families.base import STEP, Parked, Placed, Plan, Route, at, vehicle_size
 from gleanings.driving.families.layout import (
@@ -56,9 +57,22 @@ def walkers(plan: Plan, line: Line, rng: np.random.Generator, count: int, away: 
 
 
 def _walk(plan: Plan, line: Line, arc: float, rng: np.random.Generator) -> None:
-    speed = float(rng.uniform(1.0, 1.6))
-    plan.routes.append(Route(resample(line, STEP), speed, Kind.PEDESTRIAN, weight=0.0, fresh=False))
-    plan.placed.append(Placed(len(plan.routes) - 1, arc, speed, speed))
+    """A pedestrian who starts at about an arc of a line, at a speed that keeps clear of the others; else none."""
+    for _ in range(6):
+        speed, start = float(rng.uniform(1.0, 1.6)), max(1.0, arc + float(rng.uniform(-3, 3)))
+        steps = _steps(line, start, speed)
+        walks = [put for put in plan.placed if plan.routes[put.route].kind == Kind.PEDESTRIAN]
+        others = [_steps(plan.routes[put.route].line, put.arc, put.speed) for put in walks]
+        if all(np.hypot(*(steps - other).T).min() > 1.2 for other in others):
+            plan.routes.append(Route(resample(line, STEP), speed, Kind.PEDESTRIAN, weight=0.0, fresh=False))
+            plan.placed.append(Placed(len(plan.routes) - 1, start, speed, speed))
+            return
+
+
+def _steps(line: Line, arc: float, speed: float) -> Float[np.ndarray, "K 2"]:
+    """Places on a line five times a second, for 16 s."""
+    at = arc + speed * np.arange(0.0, 16.0, 0.2)
+    return np.stack([np.interp(at, arc_of(line), line[:, k]) for k in range(2)], axis=1)
 
 
 def _street(rng: np.random.Generator, pieces: list[tuple[float, float, float]], name: str = "") -> Plan:
@@ -106,7 +120,7 @@ def narrow(rng: np.random.Generator) -> Plan:
     ways = []
     for way, route in zip((line, line[::-1]), names, strict=True):
         arc, taken = arc_of(way), np.zeros(len(way))
-        spot = float(rng.uniform(70, 110))
+        spot = float(rng.uniform(105, 130))
         while spot < length - 75:
             for _ in range(int(rng.integers(1, 4))):
                 size = vehicle_size(rng, False)
@@ -143,8 +157,8 @@ def crossing(rng: np.random.Generator) -> Plan:
             turns = [float(rng.choice([-1.0, 1.0])) for _ in range(2)]
             path = _across(a, b, way * side, [turn * ahead for turn in turns], 1.2 + 0.9 * k)
             enters = float(rng.uniform(1.0, 11.0))  # seconds after the first moment
-            before = 20.0 + 1.9 * (1.2 + 0.9 * k)
-            _walk(plan, path, max(1.0, before - 1.3 * enters), rng)
+            before = 20.0 + 1.2 + 0.9 * k
+            _walk(plan, path, before - 1.3 * enters, rng)
     stops = [tuple(sorted(float(p - 3.2) for p in ends)) for ends in (places, length - places)]
     for k, route in enumerate(ways):
         plan.routes[k] = replace(route, stops=stops[k])
