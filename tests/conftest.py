@@ -1,6 +1,8 @@
 """Shared fixtures, and the process-wide settings that must be made before jax is imported."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 # Eight host devices for the sharding tests; one thread a process, since tests run in parallel.
@@ -18,6 +20,13 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_debug_key_reuse", True)
 
+_FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--enable-logging=stderr", "--v=0"),
+]
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -26,3 +35,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared data folder is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Runs headless Chromium on a file; returns what it printed and the messages of its console."""
+    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if found is None:
+        reason = "no chromium on the PATH (Debian package chromium)"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+
+    def run(page: Path, *flags: str) -> tuple[str, list[str]]:
+        profile = tmp_path_factory.mktemp("profile")
+        command = [found, *_FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+    return run

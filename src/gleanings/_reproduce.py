@@ -86,16 +86,22 @@ def reproduce(
 
 
 def resume(run: RunPath, workers: int = _WORKERS) -> None:
-    """Continue an interrupted run of `reproduce` or `select` with the settings it was started with.
+    """Continue an interrupted run of `reproduce`, `select` or `drive run` with the settings it was started with.
 
-    Raises: ConfigError when RUN is not the folder of a reproduction or a selection.
+    Raises: ConfigError when RUN is not the folder of such a run.
 
     Args:
         run: Folder of the run.
         workers: Processes that share a study's tasks.
     """
-    if (run / "config.json").is_file() and "table" in RunDirectory.open(run).config:
-        from gleanings.selection import commands  # imported late: it needs jax
+    held = RunDirectory.open(run).config if (run / "config.json").is_file() else {}
+    # Imported late: they need jax.
+    if "table" in held:
+        from gleanings.selection import commands
+
+        commands.resume(run)
+    elif "source" in held:
+        from gleanings.driving import commands
 
         commands.resume(run)
     else:

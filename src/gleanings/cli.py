@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fetch": ("get optional real data into the cache", "gleanings._fetch:fetch"),
     "doctor": ("check this machine and installation", "gleanings._doctor:doctor"),
     "select": ("choose a model class from a table of logged decisions", "gleanings.selection.commands:select"),
+    "drive": ("simulate agents in real or generated driving scenes and watch them", "gleanings.driving.commands"),
     "estimators": ("gradients through discrete variables: compare, train", "gleanings.estimators.commands"),
 }
 

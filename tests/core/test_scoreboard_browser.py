@@ -1,9 +1,6 @@
 """The scoreboard and a report in a real browser: no console error, every study on the page, both colour schemes."""
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,31 +10,6 @@ from gleanings.core._verdict import LABELS
 from gleanings.core.study import Verdict, run_study, scoreboard
 
 from ._toy_study import config, toy
-
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--enable-logging=stderr", "--v=0"),
-]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    """Runs headless Chromium on a file; returns what it printed and the messages of its console."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        reason = "no chromium on the PATH (Debian package chromium)"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-
-    def run(page: Path, *flags: str) -> tuple[str, list[str]]:
-        profile = tmp_path_factory.mktemp("profile")
-        command = [found, *FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,8 @@ class Lanes(NamedTuple):
 class Lights(NamedTuple):
     """Traffic lights. state: u8 [T, S], `raw.Light`. x, y, z, yaw: [S], stop point and direction of its lane.
 
-    lane: i16 [S], row of `Lanes`, -1: not in the map. exists: bool [S].
+    lane: i16 [S], row of `Lanes`, -1: not in the map. exists: bool [S]. arc: m [N, S], where the stop line crosses the
+    path of an object (its direction within 60 degrees, the stop point within 2 m), +inf: nowhere.
     """
 
     state: Array
@@ -119,13 +120,16 @@ class Lights(NamedTuple):
     yaw: Array
     lane: Array
     exists: Array
+    arc: Array
 
 
 class Paths(NamedTuple):
     """A path for each object, sampled every metre from its first valid pose: x, y, z, limit (m/s, NaN unknown) [N, Q].
 
-    length: m [N], 0: no path; samples past the end continue straight on. closed: bool [N]: sample at `length` is the
-    first again, arcs wrap. Sample q stands at arc q metres.
+    Sample q stands at arc q metres; z is the height of the road, not of a box centre. length: m [N], 0: no path.
+    Samples past the end of an open path continue straight on. closed: bool [N]: a loop, whose samples past `length` go
+    round again; it is at most Q - 67 m long, so that 66 m ahead never leave the array. Q is 257, or 513 for a longer
+    loop.
     """
 
     x: Array

@@ -1,0 +1,86 @@
+"""Metrics of an object's own log, path and goal, and of its limits. Source: design page 3.3, 3.8 (ours)."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float32
+
+from gleanings.driving._log_arcs import project
+from gleanings.driving._step_context import StepContext, defined
+from gleanings.driving.dynamics import along, largest_curvature, limits_of, wrap
+from gleanings.driving.raw import Kind
+from gleanings.driving.scene import Scene
+from gleanings.driving.state import Metric
+
+OFF_ROUTE_M = 4.0
+SHORT_LOG_M = 5.0
+TURN_M = 0.06
+SLACK = 1e-3
+"""By so much, in m/s^2 or 1/m, a step may exceed the limits."""
+_BACK_M = 15.0
+
+
+def off_route(step: StepContext) -> Metric:
+    """Whether the object is more than 4 m from its path."""
+    distance = off_route_m(step)
+    return defined(distance.value > OFF_ROUTE_M, distance.mask)
+
+
+def off_route_m(step: StepContext) -> Metric:
+    """Plan distance to the path, m, near the present arc; defined for objects with a path."""
+    paths, state = step.scene.paths, step.state
+    _, distance = project(paths.x, paths.y, paths.length, paths.closed, state.x, state.y, state.arc)
+    return defined(distance, step.alive & (paths.length > 0))
+
+
+def progress_m(step: StepContext) -> Metric:
+    """Arc gained along the path since the object's start, m; defined for objects with a path."""
+    paths = step.scene.paths
+    gained = arc_gained(step.scene, step.state.arc, step.log_arcs[0])
+    return defined(gained, step.alive & (paths.length > 0))
+
+
+def progress_ratio(step: StepContext) -> Metric:
+    """`progress_m` over that of the whole log; defined where the log gains at least 5 m."""
+    start, end = step.log_arcs
+    logged = arc_gained(step.scene, end, start)
+    gained = progress_m(step)
+    return defined(gained.value / jnp.maximum(logged, SHORT_LOG_M), gained.mask & (logged >= SHORT_LOG_M))
+
+
+def log_divergence(step: StepContext) -> Metric:
+    """Plan distance to the logged position of the same step, m; defined where the log is valid."""
+    log, state = step.scene.log, step.state
+    row = jnp.clip(state.t, 0, log.x.shape[0] - 1)
+    distance = jnp.hypot(state.x - log.x[row], state.y - log.y[row])
+    return defined(distance, step.alive & log.valid[row] & (state.t == row))
+
+
+def goal_reached(step: StepContext) -> Metric:
+    """Whether the centre is inside the goal circle; defined where there is a goal."""
+    goals, state = step.scene.goals, step.state
+    distance = jnp.hypot(state.x - goals.x, state.y - goals.y)
+    return defined(distance <= goals.radius, step.alive & goals.exists)
+
+
+def infeasible(step: StepContext) -> Metric:
+    """Whether acceleration or curvature of the step is beyond the limits of the kind; not for pedestrians.
+
+    The arc length behind a chord and a turn is that of a circle: chord (turn / 2) / sin(turn / 2).
+    """
+    before, after = step.previous, step.state
+    limits = limits_of(step.scene.objects.kind)
+    speed = along(before.pose)
+    gain = (along(after.pose) - speed) / step.scene.dt
+    turn = wrap(after.yaw - before.yaw)
+    arc = jnp.hypot(after.x - before.x, after.y - before.y) / jnp.sinc(turn / (2 * jnp.pi))
+    bend = largest_curvature(speed, limits)
+    fast = (gain < limits.brake - SLACK) | (gain > limits.accelerate + SLACK)
+    sharp = (arc > TURN_M) & (jnp.abs(turn) > (bend + SLACK) * arc)
+    walks = step.scene.objects.kind == int(Kind.PEDESTRIAN)
+    return defined(fast | sharp, step.alive & before.alive & ~walks)
+
+
+def arc_gained(scene: Scene, arc: Float32[Array, " N"], start: Float32[Array, " N"]) -> Float32[Array, " N"]:
+    """arc - start, m; on a closed path modulo its length, in [-15 m, length - 15 m)."""
+    gained, length = arc - start, jnp.maximum(scene.paths.length, 1.0)
+    turned = gained - length * jnp.floor((gained + _BACK_M) / length)
+    return jnp.where(scene.paths.closed, turned, gained)

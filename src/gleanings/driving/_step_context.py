@@ -1,0 +1,134 @@
+"""What the metrics of one step share: each intermediate result is computed on first use and then kept."""
+
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32
+
+from gleanings.driving import geometry, road
+from gleanings.driving._log_arcs import log_arcs
+from gleanings.driving.advance import gaps_of, unpack_pairs
+from gleanings.driving.config import SimConfig
+from gleanings.driving.raw import Kind
+from gleanings.driving.scene import Scene
+from gleanings.driving.state import Metric, SimState
+
+LEVEL_M = 2.5
+"""A stop line this much above or below an object's base does not concern it."""
+_DISTANCE = {
+    "grid": road.signed_distance,
+    "dense": road.signed_distance_dense,
+    "raster": road.signed_distance_raster,
+}
+
+
+def defined(value: Array, mask: Array) -> Metric:
+    """A Metric that holds 0 or False where it is not defined."""
+    return Metric(jnp.where(mask, value, jnp.zeros((), value.dtype)), mask)
+
+
+def last_defined(metric: Metric, otherwise: float) -> Array:
+    """Last defined value [N] of a metric [T', N]; `otherwise` where there is none."""
+    rows = jnp.arange(metric.mask.shape[0])[:, None]
+    row = jnp.where(metric.mask, rows, -1).max(0)
+    value = jnp.take_along_axis(metric.value, jnp.maximum(row, 0)[None], axis=0)[0]
+    return jnp.where(row >= 0, value, otherwise)
+
+
+class StepContext:
+    """One step of one scene, for the metrics at t+1.
+
+    previous, state: at t and at t+1. gaps: `geometry.gap_matrix` at t+1, m; None: computed if needed. Not a pytree: it
+    lives inside one trace.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        config: SimConfig,
+        previous: SimState,
+        state: SimState,
+        gaps: Float32[Array, "N N"] | None = None,
+    ) -> None:
+        self.scene = jax.tree.map(jnp.asarray, scene)
+        self.config, self.previous, self.state = config, previous, state
+        if gaps is not None:
+            self.gaps = gaps
+
+    @cached_property
+    def gaps(self) -> Float32[Array, "N N"]:
+        """Gap of each pair at t+1, m."""
+        return gaps_of(self.scene, self.state.pose, self.state.alive)
+
+    @cached_property
+    def excused(self) -> Bool[Array, "N N"]:
+        """Pairs whose overlap does not count at t+1."""
+        return unpack_pairs(self.state.excused, self.state.x.shape[0])
+
+    @cached_property
+    def contact(self) -> Bool[Array, "N N"]:
+        """Pairs in contact at t+1 that are not excused."""
+        return (self.gaps < 0) & ~self.excused
+
+    @cached_property
+    def new_contact(self) -> Bool[Array, "N N"]:
+        """Pairs of `contact` that were not in contact at t."""
+        return self.contact & ~(gaps_of(self.scene, self.previous.pose, self.previous.alive) < 0)
+
+    @cached_property
+    def boxes(self) -> geometry.Boxes:
+        """Boxes at t+1."""
+        objects = self.scene.objects
+        return geometry.boxes(self.state.pose, objects.length, objects.width)
+
+    @cached_property
+    def alive(self) -> Bool[Array, " N"]:
+        """Objects in the scene at t+1."""
+        return self.state.alive
+
+    @cached_property
+    def speed(self) -> Float32[Array, " N"]:
+        """Speed at t+1, m/s."""
+        return jnp.hypot(self.state.vx, self.state.vy)
+
+    @cached_property
+    def base(self) -> Float32[Array, " N"]:
+        """Height of the foot of each object at t+1, m."""
+        return self.state.z - self.scene.objects.height / 2
+
+    @cached_property
+    def edge(self) -> Metric:
+        """Signed distance, m, to the road edge of the corner farthest off the road; positive: off it."""
+        objects, state = self.scene.objects, self.state
+        points = geometry.side_points if self.config.off_road_points == 8 else geometry.corners
+        x, y = points(state.x, state.y, state.yaw, objects.length, objects.width)
+        z = jnp.broadcast_to(self.base[:, None], x.shape)
+        value, known = _DISTANCE[self.config.road](self.scene, x, y, z)
+        return defined(value.max(-1), known.all(-1) & self.alive)
+
+    @cached_property
+    def lanes(self) -> road.LaneMatch:
+        """Lanes near the centre of each object at t+1."""
+        return road.near_lanes(self.scene, self.state.x, self.state.y, self.base, self.state.yaw)
+
+    @cached_property
+    def least_ttc(self) -> Float32[Array, " N"]:
+        """Least time to collision with another object, s, at most 5; excused pairs do not count."""
+        objects = self.scene.objects
+        pairs = (self.gaps < geometry.FAR / 2) & ~self.excused
+        return geometry.time_to_collision(self.state.pose, objects.length, objects.width, pairs).min(1)
+
+    @cached_property
+    def log_arcs(self) -> tuple[Float32[Array, " N"], Float32[Array, " N"]]:
+        """Arcs at which an object's log starts (at or after the first step of the episode) and ends, m."""
+        start = self.scene.start if self.config.start is None else self.config.start
+        return log_arcs(self.scene, jnp.asarray(start, jnp.int32))
+
+    def is_kind(self, *kinds: Kind) -> Bool[Array, " N"]:
+        """Objects alive at t+1 that are of one of `kinds`."""
+        kind = self.scene.objects.kind
+        found = jnp.zeros(kind.shape, bool)
+        for one in kinds:
+            found = found | (kind == int(one))
+        return found & self.alive

@@ -1,0 +1,192 @@
+"""Road edges as segments: polylines cleaned, joined, thinned, and given normals that make the sign of a distance safe.
+
+The drivable side is on the left of an edge. The sign at a vertex follows Baerentzen and Aanaes (2005): the normal of a
+vertex is the sum of the unit normals of the segments that meet there; the rest is ours.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
+
+from gleanings.driving.scene import Edges
+
+Points = Float[np.ndarray, "P 3"]
+_APART_M, _JOIN_M, _RISE_M = 1e-3, 1e-2, 0.5
+_CANDIDATES, _LEVELS = 8, 40
+
+
+def compile_edges(polylines: Sequence[tuple[Points, bool]], *, simplify_m: float) -> Edges:
+    """Segments of (points, closed) polylines in the local frame, metres; float32 [E], not padded.
+
+    Points less than 1 mm apart (in plan) are one, an end within 1 cm of a start is joined to it, runs that stay within
+    `simplify_m` of a chord become one segment (Douglas-Peucker in space), and segments that rise more than 0.5 m are
+    left out. Source: ours.
+    """
+    chains = [(_thin(points, simplify_m), closed) for points, closed in join_polylines(polylines)]
+    chains = [(points, closed) for points, closed in chains if len(points) > 1]
+    if not chains:
+        return Edges(*(np.zeros(0, np.float32) for _ in Edges._fields))
+    a = np.concatenate([points[:-1] for points, _ in chains])
+    b = np.concatenate([points[1:] for points, _ in chains])
+    counts = np.array([len(points) - 1 for points, _ in chains])
+    return _segments(a, b, *_neighbours(counts, np.array([closed for _, closed in chains])))
+
+
+def join_polylines(polylines: Sequence[tuple[Points, bool]]) -> list[tuple[Points, bool]]:
+    """Polylines of which ends that lie within 1 cm of a start are joined, as (points, closed).
+
+    A closed chain repeats its first point at the end. Points less than 1 mm apart are one; what has no length is gone.
+    """
+    cleaned = [(_drop_close(points), closed) for points, closed in polylines]
+    cleaned = [(points, closed) for points, closed in cleaned if len(points) > 1]
+    rings = [_ring(points) for points, closed in cleaned if closed]
+    opened = [points for points, closed in cleaned if not closed]
+    following = _match_ends(opened)
+    has_previous = np.zeros(len(opened), bool)
+    has_previous[following[following >= 0]] = True
+    done = np.zeros(len(opened), bool)
+    chains = [(ring, True) for ring in rings]
+    for first in np.argsort(has_previous, kind="stable"):  # open chains from their beginnings, then what is left: rings
+        members, index = [], int(first)
+        while index >= 0 and not done[index]:
+            done[index] = True
+            members.append(opened[index])
+            index = int(following[index])
+        if members:
+            closed = index >= 0
+            points = _drop_close(_concatenate(members))
+            chains.append((_ring(points) if closed else points, closed))
+    return [(points, closed) for points, closed in chains if len(points) > 1]
+
+
+def _drop_close(points: Points) -> Points:
+    """Points without those less than 1 mm (in plan) after the one before."""
+    points = np.asarray(points, np.float64)
+    while len(points) > 1:
+        close = np.hypot(*(points[1:, :2] - points[:-1, :2]).T) < _APART_M
+        if not close.any():
+            break
+        # Every second one of a run of close points goes, then the rest is looked at again.
+        index = np.arange(len(close))
+        begins = np.maximum.accumulate(np.where(close, -1, index))
+        points = points[np.concatenate([[True], ~(close & ((index - begins) % 2 == 1))])]
+    return points
+
+
+def _ring(points: Points) -> Points:
+    """Points of a closed chain, the first repeated at the end."""
+    if len(points) > 1 and np.hypot(*(points[-1, :2] - points[0, :2])) < _JOIN_M:
+        points = points[:-1]
+    return np.concatenate([points, points[:1]]) if len(points) > 1 else points
+
+
+def _concatenate(members: list[Points]) -> Points:
+    """One polyline of several, each end and the start that follows replaced by their middle."""
+    parts = [members[0]]
+    for part in members[1:]:
+        middle = (parts[-1][-1] + part[0]) / 2
+        parts[-1] = parts[-1][:-1]
+        parts.append(np.concatenate([middle[None], part[1:]]))
+    return np.concatenate(parts)
+
+
+def _match_ends(polylines: list[Points]) -> Int[np.ndarray, " n"]:
+    """For each polyline the one whose start its end meets within 1 cm, -1: none; nearest pairs first, one to one."""
+    following = np.full(len(polylines), -1)
+    if not polylines:
+        return following
+    starts = np.stack([points[0] for points in polylines])
+    ends = np.stack([points[-1] for points in polylines])
+    near = min(_CANDIDATES, len(polylines))
+    distance, start = cKDTree(starts).query(ends, k=[*range(1, near + 1)], distance_upper_bound=_JOIN_M)
+    end = np.broadcast_to(np.arange(len(polylines))[:, None], start.shape)
+    order = np.argsort(distance, axis=None, kind="stable")
+    taken = np.zeros(len(polylines), bool)
+    for index in order[: np.isfinite(distance).sum()]:
+        i, j = end.flat[index], start.flat[index]
+        if following[i] < 0 and not taken[j]:
+            following[i], taken[j] = j, True
+    return following
+
+
+def _thin(points: Points, tolerance: float) -> Points:
+    """Douglas-Peucker: points such that every dropped one lies within `tolerance` of its chord. All intervals of one
+    depth are split at once; beyond depth 40 in the middle, so that hostile shapes do not make it slow."""
+    if tolerance <= 0:
+        return points
+    keep = np.zeros(len(points), bool)
+    keep[[0, -1]] = True
+    first, last, depth = np.array([0]), np.array([len(points) - 1]), 0
+    while len(first):
+        inner = last - first > 1
+        first, last = first[inner], last[inner]
+        counts = last - first - 1
+        offset = np.cumsum(counts) - counts
+        owner = np.repeat(np.arange(len(first)), counts)
+        index = np.arange(len(owner)) - offset[owner] + first[owner] + 1
+        distance = _to_chord(points[index], points[first[owner]], points[last[owner]])
+        largest = np.maximum.reduceat(distance, offset) if len(owner) else distance
+        farthest = np.full(len(first), len(points))
+        hit = distance == largest[owner]
+        np.minimum.at(farthest, owner[hit], index[hit])
+        split = (farthest if depth < _LEVELS else (first + last) // 2)[largest > tolerance]
+        first, last = first[largest > tolerance], last[largest > tolerance]
+        keep[split] = True
+        first, last, depth = np.concatenate([first, split]), np.concatenate([split, last]), depth + 1
+    return points[keep]
+
+
+def _to_chord(
+    points: Float[np.ndarray, "K 3"], start: Float[np.ndarray, "K 3"], end: Float[np.ndarray, "K 3"]
+) -> Float[np.ndarray, " K"]:
+    """Distance of each point to its own chord."""
+    along = end - start
+    square = np.maximum((along * along).sum(1), 1e-12)
+    share = np.clip(((points - start) * along).sum(1) / square, 0, 1)
+    rest = points - start - share[:, None] * along
+    return np.sqrt((rest * rest).sum(1))
+
+
+def _neighbours(
+    counts: Int[np.ndarray, " chains"], closed: Bool[np.ndarray, " chains"]
+) -> tuple[Int[np.ndarray, " E"], Int[np.ndarray, " E"]]:
+    """Index of the segment before and after each one in its chain; its own at an open end."""
+    index = np.arange(counts.sum())
+    ends = np.cumsum(counts)
+    begins = ends - counts
+    before, after = index - 1, index + 1
+    before[begins] = np.where(closed, ends - 1, begins)
+    after[ends - 1] = np.where(closed, begins, ends - 1)
+    return before, after
+
+
+def _segments(
+    a: Float[np.ndarray, "E 3"], b: Float[np.ndarray, "E 3"], before: Int[np.ndarray, " E"], after: Int[np.ndarray, " E"]
+) -> Edges:
+    """Segments from a to b with the normals at their ends; those that rise too much are left out and open a chain."""
+    along = (b - a)[:, :2]
+    square = (along * along).sum(1)
+    kept = (np.abs(b[:, 2] - a[:, 2]) <= _RISE_M) & (square > 0)
+    index = np.arange(len(a))
+    before, after = np.where(kept[before], before, index), np.where(kept[after], after, index)
+    unit = along / np.sqrt(np.maximum(square, 1e-12))[:, None]
+    left = np.stack([-unit[:, 1], unit[:, 0]], 1)
+    own = (before == index, after == index)
+    at_a = _vertex_normal(left[before], left, own[0])
+    at_b = _vertex_normal(left, left[after], own[1])
+    height = (a[:, 2] + b[:, 2]) / 2
+    columns = (a[:, 0], a[:, 1], along[:, 0], along[:, 1], 1 / np.maximum(square, 1e-12), height, *at_a.T, *at_b.T)
+    return Edges(*(column[kept].astype(np.float32) for column in columns))
+
+
+def _vertex_normal(
+    before: Float[np.ndarray, "E 2"], after: Float[np.ndarray, "E 2"], own: Bool[np.ndarray, " E"]
+) -> Float[np.ndarray, "E 2"]:
+    """Sum of two unit left normals, the normal alone at an open end. Where the edge turns back on itself the sum
+    vanishes; the tip of such a wall points along the first segment, and what lies beyond is road."""
+    total = np.where(own[:, None], after, before + after)
+    tip = np.abs(total).sum(1) < 1e-3
+    total[tip] = np.stack([before[:, 1], -before[:, 0]], 1)[tip]
+    return total

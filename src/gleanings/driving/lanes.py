@@ -1,0 +1,305 @@
+"""Lane centrelines as one graph: which lane follows which, which run side by side, and their segments.
+
+Source: ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
+
+from gleanings.driving.raw import MapFeature
+from gleanings.driving.scene import Lanes
+
+JOIN_M, JOIN_RAD = 0.6, np.pi / 4  # a lane follows another whose end is so near its start, at such an angle
+_BESIDE_M, _BESIDE_RAD = (2.0, 5.0), np.pi / 12  # lateral distance and angle of lanes taken for neighbours
+_SIMPLIFY_M, _RISE_M = 0.05, 0.5
+
+
+@dataclass(frozen=True)
+class LaneGraph:
+    """L lanes in the local frame; lane i has the points [offsets[i], offsets[i + 1]), at least two.
+
+    feature: index in the raw scene. links: rows (i, j): j follows i. beside: rows (i, j): j is a neighbour of i in the
+    same direction. limit: m/s, NaN unknown. arc: length along the lane at each point, m.
+    """
+
+    feature: Int[np.ndarray, " L"]
+    points: Float[np.ndarray, "P 3"]
+    offsets: Int[np.ndarray, " L+1"]
+    links: Int[np.ndarray, "K 2"]
+    beside: Int[np.ndarray, "J 2"]
+    limit: Float[np.ndarray, " L"]
+    arc: Float[np.ndarray, " P"]
+
+    @property
+    def count(self) -> int:
+        """L."""
+        return len(self.feature)
+
+    def lane(self, row: int) -> Float[np.ndarray, "Q 3"]:
+        """Points of one lane."""
+        return self.points[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def first(self) -> Int[np.ndarray, " L"]:
+        """Index of the first point of each lane."""
+        return self.offsets[:-1]
+
+    @property
+    def last(self) -> Int[np.ndarray, " L"]:
+        """Index of the last point of each lane."""
+        return self.offsets[1:] - 1
+
+
+def build_graph(features: Sequence[MapFeature], lines: Sequence[Float[np.ndarray, "_ 3"]]) -> LaneGraph:
+    """The graph of the lanes among `features`, whose local points without NaN are `lines`.
+
+    Links and neighbours of the file where a lane is `linked`, else by geometry. Lanes shorter than 1 cm are left out.
+    """
+    rows = [index for index, feature in enumerate(features) if feature.kind == "lane"]
+    kept: list[int] = []
+    parts: list[np.ndarray] = []
+    for index in rows:
+        line = thin(np.vstack([lines[index], lines[index][:1]]) if features[index].closed else lines[index], 1e-3)
+        if len(line) > 1:
+            kept.append(index)
+            parts.append(line)
+    points = np.concatenate(parts) if parts else np.zeros((0, 3))
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    lane_of = np.repeat(np.arange(len(parts)), np.diff(offsets))
+    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points[:, :2], axis=0), axis=1))])[: len(points)]
+    chosen = [features[index] for index in kept]
+    linked = np.array([feature.linked for feature in chosen], bool)
+    graph = LaneGraph(
+        feature=np.array(kept, np.int64),
+        points=points,
+        offsets=offsets,
+        links=np.zeros((0, 2), np.int64),
+        beside=np.zeros((0, 2), np.int64),
+        limit=np.array([feature.speed_limit for feature in chosen], np.float64),
+        arc=arc - arc[offsets[:-1]][lane_of] if len(points) else arc,
+    )
+    if not parts:
+        return graph
+    links = np.vstack([_given(chosen, [f.successors if f.linked else () for f in chosen]), near_links(graph, ~linked)])
+    beside = np.vstack([_given(chosen, [f.neighbours for f in chosen]), _near_beside(graph, ~linked)])
+    return LaneGraph(
+        graph.feature, points, offsets, np.unique(links, axis=0), np.unique(beside, axis=0), graph.limit, graph.arc
+    )
+
+
+def thin(line: Float[np.ndarray, "P 3"], least: float) -> Float[np.ndarray, "Q 3"]:
+    """A line without the points that lie within `least` metres (plan) of the point before."""
+    if len(line) < 2:
+        return line
+    return line[np.concatenate([[True], np.linalg.norm(np.diff(line[:, :2], axis=0), axis=1) > least])]
+
+
+def headings(graph: LaneGraph) -> tuple[Float[np.ndarray, " L"], Float[np.ndarray, " L"]]:
+    """Directions at the start and the end of each lane, radians."""
+    first, last = graph.first, graph.last
+    begin = graph.points[np.minimum(first + 2, last)] - graph.points[first]
+    end = graph.points[last] - graph.points[np.maximum(last - 2, first)]
+    return np.arctan2(begin[:, 1], begin[:, 0]), np.arctan2(end[:, 1], end[:, 0])
+
+
+def turn(angle: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
+    """`angle` brought into [-pi, pi)."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+def near_links(graph: LaneGraph, among: Bool[np.ndarray, " L"]) -> Int[np.ndarray, "K 2"]:
+    """Links i -> j of the lanes `among`, by geometry: end and start within 0.6 m, headings within 45 degrees."""
+    rows = np.flatnonzero(among)
+    if not len(rows):
+        return np.zeros((0, 2), np.int64)
+    begin, end = headings(graph)
+    starts, ends = graph.points[graph.first], graph.points[graph.last]
+    near = cKDTree(starts[rows]).query_ball_point(ends[rows], JOIN_M)
+    pairs = np.array([(i, rows[j]) for i, found in zip(rows, near, strict=True) for j in found], np.int64)
+    pairs = pairs.reshape(-1, 2)
+    i, j = pairs.T
+    bent = np.abs(turn(begin[j] - end[i])) > JOIN_RAD
+    own = (i == j) & (graph.arc[graph.last][i] < 2 * JOIN_M)
+    return pairs[~bent & ~own]
+
+
+def _given(features: Sequence[MapFeature], names: Sequence[tuple[str, ...]]) -> Int[np.ndarray, "K 2"]:
+    row = {feature.name: index for index, feature in enumerate(features)}
+    pairs = [(i, row[name]) for i, found in enumerate(names) for name in found if name in row]
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def _near_beside(graph: LaneGraph, among: Bool[np.ndarray, " L"]) -> Int[np.ndarray, "J 2"]:
+    """Neighbours by geometry: the middle of a lane lies 2 to 5 m beside a lane of the same direction."""
+    rows = np.flatnonzero(among)
+    samples = sample_lanes(graph, 1.0)
+    if not len(rows) or not len(samples.lane):
+        return np.zeros((0, 2), np.int64)
+    middle = np.searchsorted(samples.lane, rows) + np.bincount(samples.lane, minlength=graph.count)[rows] // 2
+    tree = cKDTree(samples.points)
+    near = tree.query_ball_point(samples.points[middle], _BESIDE_M[1] + 0.5)
+    i = np.repeat(middle, [len(found) for found in near])
+    j = np.concatenate([np.asarray(found, np.int64) for found in near])
+    gap = (samples.points[j] - samples.points[i])[:, :2]
+    across = np.abs(gap[:, 0] * -np.sin(samples.yaw[i]) + gap[:, 1] * np.cos(samples.yaw[i]))
+    along = np.abs(gap[:, 0] * np.cos(samples.yaw[i]) + gap[:, 1] * np.sin(samples.yaw[i]))
+    good = (across > _BESIDE_M[0]) & (across < _BESIDE_M[1]) & (along < 1.0)
+    good &= (np.abs(turn(samples.yaw[i] - samples.yaw[j])) < _BESIDE_RAD) & among[samples.lane[j]]
+    pairs = np.stack([samples.lane[i][good], samples.lane[j][good]], axis=1)
+    return np.vstack([pairs, pairs[:, ::-1]])
+
+
+@dataclass(frozen=True)
+class LaneSamples:
+    """Points along all lanes, at most one step apart: position, direction (radians), row of the lane, arc on it."""
+
+    points: Float[np.ndarray, "P 3"]
+    yaw: Float[np.ndarray, " P"]
+    lane: Int[np.ndarray, " P"]
+    arc: Float[np.ndarray, " P"]
+
+
+def sample_lanes(graph: LaneGraph, step: float) -> LaneSamples:
+    """Points at most `step` metres apart on every lane, both ends included, in the order of lanes and arcs."""
+    lines = resample(graph.points, graph.offsets, step)
+    lane = np.searchsorted(graph.offsets, lines.segment, side="right") - 1
+    arc = graph.arc[lines.segment] + lines.share * lines.size
+    return LaneSamples(lines.points, lines.yaw, lane, arc)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Points on polylines: position, direction, segment (index of its first point), place on it in [0, 1], its size."""
+
+    points: Float[np.ndarray, "K 3"]
+    yaw: Float[np.ndarray, " K"]
+    segment: Int[np.ndarray, " K"]
+    share: Float[np.ndarray, " K"]
+    size: Float[np.ndarray, " K"]
+
+
+def resample(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L+1"], step: float) -> Resampled:
+    """Evenly spaced points on each of L polylines, at most `step` metres apart (plan), both ends included.
+
+    Polyline i has the points [offsets[i], offsets[i + 1]). One of a single point gives nothing.
+    """
+    sizes = np.diff(offsets)
+    offsets = np.concatenate([offsets[:-1][sizes > 1], offsets[-1:]])
+    firsts, counts = offsets[:-1], sizes[sizes > 1]
+    if not len(firsts):
+        none = np.zeros(0)
+        return Resampled(np.zeros((0, 3)), none, np.zeros(0, np.int64), none, none)
+    gap = np.diff(points, axis=0, append=points[-1:])
+    size = np.hypot(gap[:, 0], gap[:, 1])
+    size[firsts + counts - 1] = 0.0
+    arc = np.concatenate([[0.0], np.cumsum(size)])
+    length = arc[firsts + counts - 1] - arc[firsts]
+    number = np.maximum(np.ceil(length / step - 1e-9).astype(np.int64), 1) + 1
+    line = np.repeat(np.arange(len(firsts)), number)
+    place = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    at = arc[firsts][line] + length[line] * place / (number[line] - 1)
+    segment = np.searchsorted(arc, at, side="right") - 1
+    segment = np.clip(segment, firsts[line], (firsts + counts - 2)[line])
+    share = np.clip((at - arc[segment]) / np.maximum(size[segment], 1e-12), 0.0, 1.0)
+    yaw = np.arctan2(gap[segment, 1], gap[segment, 0])
+    return Resampled(points[segment] + share[:, None] * gap[segment], yaw, segment, share, size[segment])
+
+
+def simplify(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L+1"], most: float) -> Bool[np.ndarray, " P"]:
+    """Which points of L polylines stay so that no dropped one lies further than `most` metres from its chord.
+
+    Source: Douglas and Peucker (1973), all polylines at once, one halving a round.
+    """
+    keep = np.zeros(len(points), bool)
+    firsts, lasts = offsets[:-1].copy(), offsets[1:] - 1
+    keep[firsts] = keep[lasts] = True
+    while True:
+        long = lasts - firsts > 1
+        firsts, lasts = firsts[long], lasts[long]
+        if not len(firsts):
+            return keep
+        inner = lasts - firsts - 1
+        heads = np.cumsum(inner) - inner
+        which = np.repeat(np.arange(len(firsts)), inner)
+        index = np.arange(inner.sum()) - heads[which] + firsts[which] + 1
+        away = _chord_distance(points[index], points[firsts][which], points[lasts][which])
+        worst = np.maximum.reduceat(away, heads)
+        hit = np.flatnonzero(away == worst[which])
+        split = np.zeros(len(firsts), np.int64)
+        split[which[hit[::-1]]] = index[hit[::-1]]
+        far = worst > most
+        keep[split[far]] = True
+        firsts, lasts = np.concatenate([firsts[far], split[far]]), np.concatenate([split[far], lasts[far]])
+
+
+def _chord_distance(
+    q: Float[np.ndarray, "K 3"], a: Float[np.ndarray, "K 3"], b: Float[np.ndarray, "K 3"]
+) -> Float[np.ndarray, " K"]:
+    d = b - a
+    share = np.clip(((q - a) * d).sum(1) / np.maximum((d * d).sum(1), 1e-12), 0.0, 1.0)
+    return np.linalg.norm(q - a - share[:, None] * d, axis=1)
+
+
+def lane_segments(graph: LaneGraph) -> Lanes:
+    """The graph as arrays: segments merged to within 5 cm and cut where they rise by more than 0.5 m; one table row a
+    lane, whose four straightest successors are kept. Ends in one padding segment, whatever the graph."""
+    first, last, lane = _segments(graph)
+    rise = np.abs(last[:, 2] - first[:, 2])
+    pieces = np.maximum(np.ceil(rise / _RISE_M).astype(np.int64), 1)
+    which = np.repeat(np.arange(len(first)), pieces)
+    place = np.arange(pieces.sum()) - (np.cumsum(pieces) - pieces)[which]
+    delta = (last - first)[which] / pieces[which][:, None]
+    start = first[which] + delta * place[:, None]
+    square = (delta[:, :2] ** 2).sum(1)
+
+    def padded(values: np.ndarray, fill: float) -> np.ndarray:
+        return np.append(values, fill).astype(np.float32)
+
+    return Lanes(
+        ax=padded(start[:, 0], 0.0),
+        ay=padded(start[:, 1], 0.0),
+        dx=padded(delta[:, 0], 0.0),
+        dy=padded(delta[:, 1], 0.0),
+        inv_l2=padded(1.0 / square, 0.0),
+        z=padded(start[:, 2] + delta[:, 2] / 2, np.inf),
+        lane=np.append(lane[which], -1).astype(np.int16),
+        id=graph.feature.astype(np.int32),
+        limit=graph.limit.astype(np.float32),
+        successors=_successors(graph),
+    )
+
+
+def _segments(
+    graph: LaneGraph,
+) -> tuple[Float[np.ndarray, "K 3"], Float[np.ndarray, "K 3"], Int[np.ndarray, " K"]]:
+    if not graph.count:
+        return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64)
+    kept = np.flatnonzero(simplify(graph.points, graph.offsets, _SIMPLIFY_M))
+    lane = np.searchsorted(graph.offsets, kept, side="right") - 1
+    joined = (lane[1:] == lane[:-1]) & (np.hypot(*np.diff(graph.points[kept][:, :2], axis=0).T) > 1e-3)
+    return graph.points[kept[:-1]][joined], graph.points[kept[1:]][joined], lane[:-1][joined]
+
+
+def _successors(graph: LaneGraph) -> np.ndarray:
+    table = np.full((graph.count, 4), -1, np.int16)
+    if len(graph.links):
+        order = np.lexsort((bends(graph), graph.links[:, 0]))
+        i, j = graph.links[order].T
+        rank = np.arange(len(i)) - np.searchsorted(i, i)
+        table[i[rank < 4], rank[rank < 4]] = j[rank < 4]
+    return table
+
+
+def bends(graph: LaneGraph) -> Float[np.ndarray, " K"]:
+    """For each link the angle between the end of the one lane and the chord of the first 20 m of the next, radians."""
+    i, j = graph.links.T
+    _, end = headings(graph)
+    ahead = np.array(
+        [np.searchsorted(graph.arc[a : b + 1], 20.0) for a, b in zip(graph.first, graph.last, strict=True)]
+    )
+    chord = graph.points[np.minimum(graph.first + ahead, graph.last)] - graph.points[graph.first]
+    return np.abs(turn(np.arctan2(chord[j, 1], chord[j, 0]) - end[i]))

@@ -1,0 +1,140 @@
+"""From paths to scenes: raw files of any known format, or compiled ones, one after the other or by worker processes."""
+
+import glob
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from pathlib import Path
+
+from gleanings.core.errors import ConfigError, DataError
+from gleanings.driving.compile import compile_scene
+from gleanings.driving.config import CompileConfig
+from gleanings.driving.readers.detect import SceneError, Work, is_companion, read_raw, read_work, split
+from gleanings.driving.scene import Scene
+from gleanings.driving.store import is_compiled, load_compiled
+
+__all__ = ["SceneError", "iter_scenes", "load_scenes", "read_raw"]
+_MAX_FILES = 1_000_000
+_DEFAULT = CompileConfig()
+_AHEAD = 2  # parts in flight for each worker: keeps them busy without holding a whole file in memory
+Item = Scene | SceneError
+
+
+def load_scenes(path: str | Path, *, config: CompileConfig = _DEFAULT, limit: int | None = None) -> list[Scene]:
+    """At most `limit` scenes of a file, a folder or a glob pattern, raw or compiled.
+
+    Raises: DataError for the first file or record that cannot be read (`iter_scenes` goes on behind it), ConfigError
+    for a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}; expected 1 or more, or None")
+    scenes: list[Scene] = []
+    for item in islice(iter_scenes(path, config=config), limit):
+        if isinstance(item, SceneError):
+            raise item.error
+        scenes.append(item)
+    return scenes
+
+
+def iter_scenes(
+    paths: str | Path | Iterable[str | Path], *, config: CompileConfig = _DEFAULT, workers: int = 0
+) -> Iterator[Item]:
+    """The scenes of files, folders (with what they hold) and glob patterns, in order.
+
+    What cannot be read is a SceneError in its place, and reading goes on behind it; in folders maps beside their scenes
+    and plain text are passed over. `config` is for raw files. `workers` > 0: as many processes read and compile, with
+    the same result. Raises: DataError for a path that leads to no file, ConfigError for a negative number of workers.
+    """
+    if workers < 0:
+        raise ConfigError(f"workers is {workers}; expected 0 or more")
+    files = [file for path in _listed(paths) for file in _files(path)]
+    return _by_workers(files, config, workers) if workers else _here(files, config)
+
+
+def _listed(paths: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    return [paths] if isinstance(paths, str | Path) else list(paths)
+
+
+def _files(path: str | Path) -> list[Path]:
+    """Files that a path stands for, sorted."""
+    name = os.fspath(path)
+    if os.path.isdir(name):
+        found = (Path(folder) / file for folder, _, files in os.walk(name) for file in files if file[0] != ".")
+        inside = sorted(islice(found, _MAX_FILES + 1))
+        if len(inside) > _MAX_FILES:
+            raise DataError(f"holds more than {_MAX_FILES:,} files; name them in parts", path)
+        inside = [file for file in inside if not (file.is_file() and is_companion(file))]
+        if not inside:
+            raise DataError("is a folder without scenes", path)
+        return inside
+    if os.path.lexists(name) or not glob.has_magic(name):
+        return [Path(path)]
+    matches = sorted(islice(glob.iglob(name, recursive=True), _MAX_FILES))
+    if not matches:
+        raise DataError("matches no file", path)
+    return [file for match in matches for file in (_files(match) if os.path.isdir(match) else [Path(match)])]
+
+
+def _here(files: list[Path], config: CompileConfig) -> Iterator[Item]:
+    for file in files:
+        try:
+            if is_compiled(file):
+                yield from load_compiled(file)
+                continue
+            for work in split(file):
+                yield from _compile(work, config)
+        except DataError as error:
+            yield _failed(file, error)
+
+
+def _failed(file: Path, error: DataError) -> SceneError:
+    return SceneError(file, error.record if isinstance(error.record, int) else None, error)
+
+
+def _compile(work: Work, config: CompileConfig) -> Iterator[Item]:
+    """Scenes of one part; an error ends the part, not the file."""
+    path, record = work[:2]
+    try:
+        for raw in read_work(work):
+            yield compile_scene(raw, config)
+    except DataError as error:
+        yield SceneError(path, record, error)
+
+
+def _compile_all(work: Work, config: CompileConfig) -> list[Item]:
+    return list(_compile(work, config))
+
+
+def _by_workers(files: list[Path], config: CompileConfig, workers: int) -> Iterator[Item]:
+    # A forked child of a process that runs jax may hang; a fresh one loads no jax.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        waiting: deque[tuple[Work, Future[list[Item]]]] = deque()
+        for file in files:
+            try:
+                if is_compiled(file):
+                    yield from _finished(waiting, 0)
+                    yield from load_compiled(file)
+                    continue
+                for work in split(file):
+                    waiting.append((work, pool.submit(_compile_all, work, config)))
+                    yield from _finished(waiting, _AHEAD * workers)
+            except DataError as error:
+                yield from _finished(waiting, 0)
+                yield _failed(file, error)
+        yield from _finished(waiting, 0)
+
+
+def _finished(waiting: deque[tuple[Work, Future[list[Item]]]], left: int) -> Iterator[Item]:
+    """Results in order until at most `left` parts wait."""
+    while len(waiting) > left:
+        (path, record, _, _), future = waiting.popleft()
+        try:
+            yield from future.result()
+        except BrokenProcessPool as error:
+            message = "a worker process died, perhaps for want of memory; use fewer workers"
+            raise DataError(message, path, record) from error

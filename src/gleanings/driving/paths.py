@@ -1,0 +1,206 @@
+"""The path of each object: where it was logged to drive, then on along the lanes. Source: ours."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from gleanings.driving._tracks import Tracks, extents
+from gleanings.driving.lanes import turn
+from gleanings.driving.match import AHEAD_M, AHEAD_RAD, LaneIndex, follow, match_lanes
+from gleanings.driving.raw import Kind
+from gleanings.driving.scene import Paths
+
+SAMPLES = 257
+_LONGEST_LOOP, _SHORTEST_LOOP = SAMPLES - 34.0, 20.0
+_THIN_M, _STANDING_M, _MERGE_M, _CLOSE_M = 0.5, 2.0, 8.0, 2.0
+Line = Float[np.ndarray, "P 3"]
+
+
+def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
+    """A path of 1 m samples for each track; see `scene.Paths`.
+
+    Logged positions at least 0.5 m apart, then along the lane of the last pose (within 2 m and 45 degrees) and its
+    straightest successors, which the path joins within 8 m; straight on where there is no lane. The path of what moved
+    less than 2 m starts along its yaw. A path that comes back to its start within 2 m and 45 degrees is closed.
+    Pedestrians and others leave the lanes alone.
+    """
+    kept = thin_log(tracks)
+    standing = extents(tracks) < _STANDING_M
+    points, yaw, there = _packed(tracks, kept)
+    rows = match_lanes(index, points, yaw, there)
+    x, y, z = (np.zeros((len(standing), SAMPLES)) for _ in range(3))
+    length, closed = np.zeros(len(standing)), np.zeros(len(standing), bool)
+    for k in range(len(standing)):
+        line, begin_yaw = _logged(tracks, k, points[k][there[k]], bool(standing[k]))
+        on_lanes = tracks.kind[k] in (Kind.VEHICLE, Kind.CYCLIST)
+        ahead = _along_lanes(index, line[-1], begin_yaw, int(rows[k, there[k].sum() - 1])) if on_lanes else None
+        logged = len(line)
+        line, straight = _joined(line, begin_yaw, ahead)
+        samples, length[k] = _sampled(line, straight)
+        loop = _loop(samples, length[k], line[:logged])
+        if loop is not None:
+            samples, length[k], closed[k] = *loop, True
+        x[k], y[k], z[k] = samples.T
+    limit = _limits(index, np.stack([x, y, z], 2), length, np.isin(tracks.kind, (Kind.VEHICLE, Kind.CYCLIST)))
+    x, y, z, limit, length = (array.astype(np.float32) for array in (x, y, z, limit, length))
+    return Paths(x, y, z, limit, length, closed)
+
+
+def thin_log(tracks: Tracks) -> Bool[np.ndarray, "T K"]:
+    """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step."""
+    kept = np.zeros_like(tracks.valid)
+    at = np.full((len(tracks.index), 2), np.inf)
+    for t, (place, valid) in enumerate(zip(tracks.base[..., :2], tracks.valid, strict=True)):
+        # The first valid pose is infinitely far from the place before it.
+        kept[t] = valid & ~(np.hypot(*(place - at).T) < _THIN_M)
+        at[kept[t]] = place[kept[t]]
+    return kept
+
+
+def _packed(
+    tracks: Tracks, kept: Bool[np.ndarray, "T K"]
+) -> tuple[Float[np.ndarray, "K S 3"], Float[np.ndarray, "K S"], Bool[np.ndarray, "K S"]]:
+    """The kept poses of each track moved to the front of its row."""
+    counts = kept.sum(0)
+    there = np.arange(counts.max(initial=1)) < counts[:, None]
+    points, yaw = np.zeros((*there.shape, 3)), np.zeros(there.shape)
+    points[there], yaw[there] = tracks.base.swapaxes(0, 1)[kept.T], tracks.yaw.T[kept.T]
+    return points, yaw, there
+
+
+def _logged(tracks: Tracks, k: int, line: Line, standing: bool) -> tuple[Line, float]:
+    """Start of a path and the direction in which it goes on: the log, or, standing, a line along the last yaw through
+    the last pose that begins where the log began."""
+    last = tracks.base[tracks.last[k], k]
+    yaw = float(tracks.yaw[tracks.last[k], k])
+    ahead = np.array([np.cos(yaw), np.sin(yaw), 0.0])
+    if standing or len(line) < 2:
+        behind = np.nanmin((tracks.base[:, k] - last) @ ahead)
+        return (np.stack([last + behind * ahead, last]) if behind < -1e-3 else last[None]), yaw
+    step = line[-1] - line[-2]
+    moved = float(np.arctan2(step[1], step[0]))
+    return line, yaw if abs(turn(np.array(yaw - moved))) < AHEAD_RAD else moved
+
+
+def _along_lanes(index: LaneIndex, point: Float[np.ndarray, "3"], yaw: float, row: int) -> Line | None:
+    """The lane from the place beside `point` on and its straightest successors, at least 256 m if there is as much;
+    lane `row` if it is near enough, else the cheapest that is. None: no lane, or it ends here."""
+    found = index.near(point[None], np.array([yaw]))
+    good = (np.abs(found.lateral[0]) < AHEAD_M) & (np.abs(found.angle[0]) < AHEAD_RAD) & (found.row[0] >= 0)
+    if not good.any():
+        return None
+    choice = (
+        int(np.argmax(good & (found.row[0] == row))) if (good & (found.row[0] == row)).any() else int(good.argmax())
+    )
+    graph, row, arc = index.graph, int(found.row[0, choice]), float(found.arc[0, choice])
+    line = np.concatenate([graph.lane(one) for one in follow(index, row, arc, SAMPLES + 0.0)])
+    reached = _arcs(line)
+    ahead = np.searchsorted(reached, arc, side="right")
+    begin = np.array([np.interp(arc, reached, line[:, axis]) for axis in range(3)])
+    line = np.vstack([begin, line[ahead:]])
+    return line if _arcs(line)[-1] > 1.0 else None
+
+
+def _arcs(line: Line) -> Float[np.ndarray, " P"]:
+    return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line[:, :2], axis=0).T))])
+
+
+def _joined(line: Line, yaw: float, ahead: Line | None) -> tuple[Line, bool]:
+    """`line` continued along `ahead`, which a cubic Hermite curve meets after 8 m; whether it goes straight on."""
+    tangent = np.array([np.cos(yaw), np.sin(yaw), 0.0])
+    if ahead is None:
+        return np.vstack([line, line[-1] + (SAMPLES + 1.0) * tangent]), True
+    reached = _arcs(ahead)
+    size = min(_MERGE_M, reached[-1])
+    meet = min(int(np.searchsorted(reached, size, side="right")), len(ahead) - 1)
+    onto = np.array([np.interp(size, reached, ahead[:, axis]) for axis in range(3)])
+    way = ahead[meet] - ahead[meet - 1]
+    way = way / max(np.hypot(way[0], way[1]), 1e-9)
+    u = np.linspace(0, 1, 9)[1:, None]
+    curve = (1 + 2 * u) * (1 - u) ** 2 * line[-1] + u**2 * (3 - 2 * u) * onto
+    curve = curve + size * (u * (1 - u) ** 2 * tangent - u**2 * (1 - u) * way)
+    rest = ahead[reached > size + 1e-6]
+    return np.vstack([line, curve, rest]), False
+
+
+def _sampled(line: Line, straight: bool) -> tuple[Float[np.ndarray, "Q 3"], float]:
+    """Samples a metre apart and the length, at most 256 m; past its end a line goes straight on, level."""
+    reached = _arcs(line)
+    if not straight:
+        way = line[-1] - line[-2]
+        way = np.array([*way[:2] / max(np.hypot(way[0], way[1]), 1e-9), 0.0])
+        line = np.vstack([line, line[-1] + (SAMPLES + 1.0) * way])
+    along = _arcs(line)
+    samples = np.stack([np.interp(np.arange(SAMPLES), along, line[:, axis]) for axis in range(3)], axis=1)
+    return samples, min(float(reached[-1]), SAMPLES - 1.0)
+
+
+def _loop(
+    samples: Float[np.ndarray, "Q 3"], length: float, logged: Line
+) -> tuple[Float[np.ndarray, "Q 3"], float] | None:
+    """The samples of a loop and its length, if the path comes back to its start and the log stays on it."""
+    low, high = int(_SHORTEST_LOOP), int(min(length, _LONGEST_LOOP))
+    if high <= low:
+        return None
+    away = np.linalg.norm(samples[low : high + 1] - samples[0], axis=1)
+    near = np.flatnonzero(away < _CLOSE_M)
+    if not len(near):
+        return None
+    run = near[: int(np.argmax(np.append(np.diff(near) > 1, True))) + 1]
+    back = low + int(run[np.argmin(away[run])])
+    out, home = samples[1] - samples[0], samples[back] - samples[back - 1]
+    if abs(turn(np.arctan2(out[1], out[0]) - np.arctan2(home[1], home[0]))) > AHEAD_RAD:
+        return None
+    way = out[:2] / max(np.hypot(out[0], out[1]), 1e-9)
+    size = back + float((samples[0] - samples[back])[:2] @ way)
+    ring = samples[: int(np.ceil(size))]
+    end = ring[-1] + (size - len(ring) + 1) * (samples[len(ring)] - ring[-1])
+    share = np.clip((np.arange(len(ring)) - size) / min(10.0, size / 2) + 1, 0, 1)[:, None]
+    ring = np.vstack([ring + (samples[0] - end) * share**2 * (3 - 2 * share), samples[:1]])
+    off = np.min(np.linalg.norm(logged[:, None] - ring[None], axis=2), axis=1)
+    along = _arcs(ring)
+    if off.max() > _CLOSE_M + 0.5 or along[-1] > _LONGEST_LOOP:
+        return None
+    at = np.arange(SAMPLES) % along[-1]
+    return np.stack([np.interp(at, along, ring[:, axis]) for axis in range(3)], axis=1), float(along[-1])
+
+
+def _limits(
+    index: LaneIndex,
+    samples: Float[np.ndarray, "K Q 3"],
+    length: Float[np.ndarray, " K"],
+    drives: Bool[np.ndarray, " K"],
+) -> Float[np.ndarray, "K Q"]:
+    """Speed limit of the nearest lane within 2 m and 45 degrees of each sample, m/s; NaN: none."""
+    limit = np.full(samples.shape[:2], np.nan)
+    wanted = (np.arange(SAMPLES) <= length[:, None]) & drives[:, None]
+    if index.tree is None or np.isnan(index.graph.limit).all():
+        return limit
+    step = np.diff(samples, axis=1, append=samples[:, -1:])
+    step[:, -1] = step[:, -2]
+    yaw = np.arctan2(step[..., 1], step[..., 0])[wanted]
+    away, found = index.tree.query(samples[wanted], 6, distance_upper_bound=AHEAD_M + 0.5)
+    found = np.where(np.isfinite(away), found, 0)
+    good = np.isfinite(away) & (np.abs(turn(index.samples.yaw[found] - yaw[:, None])) < AHEAD_RAD)
+    best = np.take_along_axis(found, good.argmax(1)[:, None], 1)[:, 0]
+    limit[wanted] = np.where(good.any(1), index.graph.limit[index.samples.lane[best]], np.nan)
+    return limit
+
+
+def light_arcs(
+    paths: Paths, x: Float[np.ndarray, " S"], y: Float[np.ndarray, " S"], yaw: Float[np.ndarray, " S"]
+) -> Float[np.ndarray, "K S"]:
+    """Where stop lines lie on the paths: arc of the projection of the stop point, m; +inf where it is more than 2 m
+    away or the directions differ by more than 60 degrees."""
+    arcs = np.full((len(paths.length), len(x)), np.inf, np.float32)
+    dx, dy = np.diff(paths.x, axis=1), np.diff(paths.y, axis=1)
+    square, way = np.maximum(dx**2 + dy**2, 1e-9), np.arctan2(dy, dx)
+    inside = np.arange(SAMPLES - 1) < paths.length[:, None]
+    rows: Int[np.ndarray, " K"] = np.arange(len(arcs))
+    for s in range(len(x)):
+        rx, ry = x[s] - paths.x[:, :-1], y[s] - paths.y[:, :-1]
+        share = np.clip((rx * dx + ry * dy) / square, 0, 1)
+        away = np.hypot(rx - share * dx, ry - share * dy)
+        away = np.where(inside & (np.abs(turn(way - yaw[s])) < np.pi / 3), away, np.inf)
+        best = away.argmin(1)
+        arcs[:, s] = np.where(away[rows, best] < AHEAD_M, best + share[rows, best], np.inf)
+    return arcs

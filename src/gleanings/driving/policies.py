@@ -1,0 +1,57 @@
+"""Policies: callables (scene, state, key) -> action [N, A], `Action`, or None for coasting."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Shaped
+
+from gleanings.driving.advance import log_at
+from gleanings.driving.config import ObserveConfig
+from gleanings.driving.dynamics import Dynamics, limits_of
+from gleanings.driving.scene import Pose, Scene
+from gleanings.driving.state import SimState
+
+
+class Expert(eqx.Module):
+    """Takes the action that leads from where an object is to its next logged pose; coasts where there is none."""
+
+    dynamics: Dynamics
+
+    def __call__(self, scene: Scene, state: SimState, key: Array | None = None) -> Shaped[Array, "N A"]:
+        """The inverse dynamics of log[t + 1], for all objects; the key is not used."""
+        target, valid = log_at(scene, state.t + 1)
+
+        def one(pose: Pose, target: Pose, valid: Array, kind: Array) -> Array:
+            limits = limits_of(kind)
+            action = self.dynamics.inverse(pose, target, scene.dt, limits)
+            return jnp.where(valid, action, self.dynamics.null(pose, scene.dt, limits))
+
+        return jax.vmap(one)(state.pose, target, valid, jnp.asarray(scene.objects.kind))
+
+
+def expert(dynamics: Dynamics) -> Expert:
+    """The policy that follows the log through `dynamics`. Source: ours, 3.3."""
+    return Expert(dynamics)
+
+
+def null(scene: Scene, state: SimState, key: Array | None = None) -> None:
+    """Coasts: None is the action that keeps speed and heading, whatever the dynamics."""
+    return
+
+
+def policy_from(act: Callable[[Any, Array], Any], config: ObserveConfig) -> Callable[[Scene, SimState, Array], Any]:
+    """The policy that calls a learner's act(observation, key) with what `config` shows of the state."""
+    return _Observing(act, config)
+
+
+class _Observing(eqx.Module):
+    act: Callable[[Any, Array], Any]
+    config: ObserveConfig = eqx.field(static=True)
+
+    def __call__(self, scene: Scene, state: SimState, key: Array) -> Any:
+        from gleanings.driving.observe import observe
+
+        return self.act(observe(scene, state, self.config), key)

@@ -1,0 +1,1 @@
+"""Readers of recorded scenes, one module a format: bytes -> RawScene."""

@@ -1,0 +1,125 @@
+"""What `gleanings drive run` does: roll out scenes batch by batch, keep every row, show the worst as replays."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from gleanings.core.errors import ConfigError
+from gleanings.core.metrics import read_metrics
+from gleanings.core.rundir import RunDirectory
+from gleanings.driving.agents import ConstantVelocity, LogPlayback, SimAgent
+from gleanings.driving.config import SimConfig
+from gleanings.driving.dynamics import Bicycle, DeltaLocal, Discrete, Dynamics
+from gleanings.driving.evaluate import Evaluation, roll_out, sum_up
+from gleanings.driving.families import FAMILIES, make_scenes
+from gleanings.driving.idm import IDM
+from gleanings.driving.load import load_scenes
+from gleanings.driving.policies import driven_by, expert
+from gleanings.driving.scene import Scene, name_of
+from gleanings.driving.sim import Simulator
+from gleanings.driving.viewer import save_replay
+
+PolicyName = Literal["expert", "null", "idm"]
+AgentName = Literal["log", "idm", "constant"]
+DynamicsName = Literal["bicycle", "discrete", "delta"]
+Controlled = Literal["sdc", "all", "vehicles", "predict"]
+WORST_FIRST = ("collision", "at_fault", "off_road", "red_light", "wrong_way")
+AGENTS: dict[str, Callable[[], SimAgent]] = {"log": LogPlayback, "idm": IDM, "constant": ConstantVelocity}
+DYNAMICS: dict[str, Callable[[], Dynamics]] = {
+    "bicycle": Bicycle,
+    "discrete": lambda: Discrete(Bicycle()),
+    "delta": DeltaLocal,
+}
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A run of the simulator, as kept in config.json. The fields are the arguments of `gleanings drive run`."""
+
+    source: str
+    controlled: Controlled = "sdc"
+    policy: PolicyName = "expert"
+    agents: AgentName = "log"
+    dynamics: DynamicsName = "bicycle"
+    count: int = 4
+    limit: int | None = None
+    steps: int | None = None
+    batch: int = 8
+    replays: int = 3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Driven:
+    """Result of a run: one row a scene, their means, and the pages of the worst scenes (index of the scene, path)."""
+
+    evaluation: Evaluation
+    replays: tuple[tuple[int, Path], ...]
+
+
+def scenes_of(drive: Drive) -> list[Scene]:
+    """The scenes of `drive.source`: a family ("all" for every one), or files. ConfigError, DataError: neither."""
+    if drive.source == "all" or drive.source in FAMILIES:
+        return make_scenes(drive.source, seed=drive.seed, count=drive.count)
+    if not Path(drive.source).exists() and not any(mark in drive.source for mark in "*?[/."):
+        known = ", ".join(FAMILIES)
+        raise ConfigError(f"{drive.source!r} is neither a file or folder nor a family; families: {known}, all")
+    return load_scenes(drive.source, limit=drive.limit)
+
+
+def simulator_of(drive: Drive) -> tuple[Simulator, Any]:
+    """The simulator of a run and the policy of its controlled objects."""
+    config = SimConfig(controlled=drive.controlled, steps=drive.steps)
+    sim = Simulator(config, dynamics=DYNAMICS[drive.dynamics](), agents=AGENTS[drive.agents]())
+    policies = {"expert": expert(sim.dynamics), "null": None, "idm": driven_by(IDM(), sim.dynamics)}
+    return sim, policies[drive.policy]
+
+
+def run_drive(run: RunDirectory, drive: Drive, progress: Callable[[int, int], None]) -> Driven:
+    """Roll out all scenes; rows that an interrupted run has written are taken over.
+
+    progress(scenes done, all scenes). Writes metrics.jsonl, artifacts/evaluation.json, artifacts/replay-*.html.
+    """
+    scenes = scenes_of(drive)
+    sim, policy = simulator_of(drive)
+    key = jax.random.key(drive.seed)
+    rows = _finished(run, len(scenes))
+    left = [index for index in range(len(scenes)) if index not in rows]
+    progress(len(rows), len(scenes))
+    for index, row, _ in roll_out(sim, scenes, policy, key, batch=drive.batch, indices=left):
+        rows[index] = row
+        run.metrics.write(index, {name: value for name, value in row.items() if np.isfinite(value)})
+        progress(len(rows), len(scenes))
+    evaluation = sum_up([rows[index] for index in range(len(scenes))], scenes)
+    run.save_artifact("evaluation.json", json.dumps(evaluation.to_json(), indent=1) + "\n")
+    shown = worst(evaluation.rows)[: drive.replays]
+    pages = {}
+    for index, _, rollout in roll_out(sim, scenes, policy, key, batch=drive.batch, indices=shown):
+        path = run.artifacts / f"replay-{index}.html"
+        title = f"{name_of(scenes[index])}: {drive.policy} among {drive.agents}"
+        pages[index] = save_replay(scenes[index], rollout, path, title=title)
+    return Driven(evaluation, tuple((index, pages[index]) for index in shown))
+
+
+def worst(rows: Sequence[dict[str, float]]) -> list[int]:
+    """Indices of scenes, those with events first, then by falling divergence from the log."""
+
+    def badness(index: int) -> tuple[float, ...]:
+        row = rows[index]
+        events = [row.get(name, 0.0) for name in WORST_FIRST]
+        return (*np.nan_to_num(events), float(np.nan_to_num(row.get("ade_m", 0.0))))
+
+    return sorted(range(len(rows)), key=badness, reverse=True)
+
+
+def _finished(run: RunDirectory, count: int) -> dict[int, dict[str, float]]:
+    """Rows of metrics.jsonl by scene; what is missing in a row was not finite."""
+    path = run.path / "metrics.jsonl"
+    found = read_metrics(path).rows if path.exists() else []
+    kept = [row for row in found if 0 <= int(row["step"]) < count]
+    return {int(row["step"]): {k: float(v) for k, v in row.items() if k not in ("step", "time")} for row in kept}

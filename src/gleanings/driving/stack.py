@@ -1,0 +1,233 @@
+"""The arrays of a scene by name, their types and sizes; growing scenes to larger sizes and stacking them.
+
+Letters as in `scene`, and: I, M entries and window of the edge grid, J, K those of the lane grid, R road points, Y, X
+raster rows and columns.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from gleanings.core.errors import ConfigError, DataError
+from gleanings.driving import scene as parts
+from gleanings.driving.scene import Scene, name_of
+
+
+class Spec(NamedTuple):
+    """Type of an array, letters or sizes of its axes, and the value that padding holds."""
+
+    dtype: np.dtype
+    axes: tuple[str, ...]
+    pad: float
+
+
+_INF, _NAN = float("inf"), float("nan")
+_PARTS: dict[str, type] = {
+    "log": parts.Trajectory,
+    "objects": parts.Objects,
+    "edges": parts.Edges,
+    "grid": parts.Grid,
+    "lanes": parts.Lanes,
+    "lane_grid": parts.Grid,
+    "lights": parts.Lights,
+    "paths": parts.Paths,
+    "goals": parts.Goals,
+    "ground": parts.Ground,
+    "road": parts.Road,
+    "raster": parts.Raster,
+}
+# part, then 'fields: type axes padding' of each group of its fields.
+_TABLE = """
+: origin:i4 3 0|dt:f4 - 0|start:i4 - 0|scene_id:u1 32 0|source:u1 128 0
+log: x y z yaw vx vy:f4 T,N 0|valid:b1 T,N 0
+objects: kind:i1 N 0|id first last:i4 N -1|length width height extent top_speed:f4 N 0
+objects: is_sdc to_predict of_interest exists:b1 N 0
+edges: ax ay dx dy inv_l2 nax nay nbx nby:f4 E 0|z:f4 E inf
+grid: x0 y0:f4 - 0|nx ny:i4 - 0|start:i4 C 0|items:u2 I 0|slots:i4 M 0|far:i1 C 1
+lanes: ax ay dx dy inv_l2:f4 P 0|z:f4 P inf|lane:i2 P -1|id:i4 L -1|limit:f4 L nan|successors:i2 L,4 -1
+lane_grid: x0 y0:f4 - 0|nx ny:i4 - 0|start:i4 C 0|items:u2 J 0|slots:i4 K 0|far:i1 C 1
+lights: state:u1 T,S 0|x y z yaw:f4 S 0|lane:i2 S -1|exists:b1 S 0|arc:f4 N,S inf
+paths: x y z:f4 N,Q 0|limit:f4 N,Q nan|length:f4 N 0|closed:b1 N 0
+goals: x y radius:f4 N 0|exists:b1 N 0
+ground: low high:f4 C nan
+road: x y z dx dy:f4 R 0|kind:i1 R 0
+raster: x0 y0 error:f4 - 0|value:f4 Y,X 0
+"""
+
+
+def _layout() -> dict[str, Spec]:
+    found: dict[str, Spec] = {}
+    for line in _TABLE.strip().splitlines():
+        part, groups = line.split(":", 1)
+        for group in groups.split("|"):
+            names, what = group.rsplit(":", 1)
+            dtype, axes, pad = what.split()
+            spec = Spec(np.dtype(dtype), () if axes == "-" else tuple(axes.split(",")), float(pad))
+            found |= {f"{part}.{name}" if part else name: spec for name in names.split()}
+    return {name: found[name] for name in _names()}
+
+
+def _names() -> list[str]:
+    return [
+        f"{field}.{name}" if field in _PARTS else field
+        for field in Scene._fields
+        for name in (_PARTS[field]._fields if field in _PARTS else ("",))
+    ]
+
+
+LAYOUT: dict[str, Spec] = _layout()
+
+
+def arrays_of(scene: Scene) -> dict[str, Any]:
+    """The arrays of a scene by name, such as 'log.x', in the order of `LAYOUT`."""
+    return {name: _at(scene, name) for name in LAYOUT}
+
+
+def _at(scene: Scene, name: str) -> Any:
+    part, _, field = name.partition(".")
+    value = getattr(scene, part)
+    return getattr(value, field) if field else value
+
+
+def scene_of(arrays: dict[str, Any]) -> Scene:
+    """The inverse of `arrays_of`."""
+    return Scene(
+        **{
+            field: _PARTS[field](**{name: arrays[f"{field}.{name}"] for name in _PARTS[field]._fields})
+            if field in _PARTS
+            else arrays[field]
+            for field in Scene._fields
+        }
+    )
+
+
+def sizes_of(scene: Scene, batch: int = 0) -> dict[str, int]:
+    """Size of each letter in a scene, or in scenes stacked along `batch` leading axes.
+
+    DataError: a missing axis, another type, or two arrays that disagree on a letter.
+    """
+    sizes: dict[str, int] = {}
+    for name, array in arrays_of(scene).items():
+        spec, shape = LAYOUT[name], np.shape(array)[batch:]
+        if len(shape) != len(spec.axes) or array.dtype != spec.dtype:
+            raise DataError(f"{name} is {array.dtype}{list(shape)}; expected {spec.dtype} {','.join(spec.axes)}")
+        for letter, size in zip(spec.axes, shape, strict=True):
+            expected = int(letter) if letter.isdigit() else sizes.setdefault(letter, size)
+            if size != expected:
+                raise DataError(f"{name} has {size} along {letter}, not {expected}")
+    return sizes
+
+
+def check_scene(scene: Scene) -> None:
+    """Raise DataError where an index of a scene points outside the array it belongs to, or a size is not positive."""
+    sizes = sizes_of(scene)
+    limits = [
+        ("start", scene.start, 0, sizes["T"]),
+        ("lanes.lane", scene.lanes.lane, -1, sizes["L"]),
+        ("lanes.successors", scene.lanes.successors, -1, sizes["L"]),
+        ("lights.lane", scene.lights.lane, -1, sizes["L"]),
+    ]
+    for name, grid, count, window, things in (
+        ("grid", scene.grid, "I", "M", "E"),
+        ("lane_grid", scene.lane_grid, "J", "K", "P"),
+    ):
+        cells = int(grid.nx) * int(grid.ny)
+        limits += [
+            (f"{name}.nx", grid.nx, 1, sizes["C"] + 1),
+            (f"{name}.ny", grid.ny, 1, sizes["C"] + 1),
+            (f"{name}.nx * ny", np.array(cells), 1, sizes["C"] + 1),
+            (f"{name}.start", grid.start, 0, sizes[count] - sizes[window] + 1),
+            (f"{name}.items", grid.items, 0, sizes[things]),
+        ]
+    for name, values, low, high in limits:
+        if np.size(values) and not (np.min(values) >= low and np.max(values) < high):
+            raise DataError(f"{name} holds {np.min(values)} to {np.max(values)}; expected {low} to {high - 1}")
+    if not (np.isfinite(scene.dt) and scene.dt > 0):
+        raise DataError(f"dt is {scene.dt}; expected seconds")
+
+
+def _grown(array: np.ndarray, spec: Spec, sizes: dict[str, int]) -> np.ndarray:
+    shape = tuple(int(axis) if axis.isdigit() else sizes[axis] for axis in spec.axes)
+    if array.shape == shape:
+        return array
+    grown = np.full(shape, spec.pad if spec.dtype.kind == "f" else int(spec.pad), spec.dtype)
+    grown[tuple(slice(0, size) for size in array.shape)] = array
+    return grown
+
+
+def grow(scene: Scene, sizes: dict[str, int]) -> Scene:
+    """A scene of larger `sizes` by letter (others stay); nothing that is measured in it changes.
+
+    ConfigError: a size is smaller than the scene's.
+    """
+    old = sizes_of(scene)
+    new = old | sizes
+    for count, window in (("I", "M"), ("J", "K")):  # a window read from any start must stay inside the entries
+        new[count] = max(new[count], old[count] + new[window] - old[window])
+    if small := [f"{letter} {new[letter]} < {old[letter]}" for letter in old if new[letter] < old[letter]]:
+        raise ConfigError(f"a scene cannot shrink: {', '.join(small)}")
+    arrays = {name: _grown(np.asarray(array), LAYOUT[name], new) for name, array in arrays_of(scene).items()}
+    for name, window in (("grid.slots", "M"), ("lane_grid.slots", "K")):
+        arrays[name] = np.arange(new[window], dtype=np.int32)
+    return scene_of(arrays)
+
+
+def pad_scene(scene: Scene, like: Scene) -> Scene:
+    """`scene` grown to the sizes of `like`. ConfigError: it is larger, or has another number of steps."""
+    old, new = sizes_of(scene), sizes_of(like)
+    if fixed := [letter for letter in "TYX" if old[letter] != new[letter]]:
+        raise ConfigError(f"scenes differ in {', '.join(f'{x} ({old[x]} and {new[x]})' for x in fixed)}")
+    return grow(scene, new)
+
+
+def stack_scenes(scenes: Sequence[Scene]) -> Scene:
+    """Scenes of one size as one with a leading axis B. ConfigError: no scene, or unequal sizes, with a list."""
+    if not scenes:
+        raise ConfigError("no scenes to stack")
+    sizes = [sizes_of(scene) for scene in scenes]
+    if any(other != sizes[0] for other in sizes):
+        lines = [f"{letter} {sorted({size[letter] for size in sizes})}" for letter in sizes[0]]
+        differ = [line for line in lines if "," in line]
+        raise ConfigError(f"scenes of unequal sizes: {'; '.join(differ)}. Use group_scenes, or pad_scene")
+    flat = [arrays_of(scene) for scene in scenes]
+    return scene_of({name: np.stack([np.asarray(one[name]) for one in flat]) for name in LAYOUT})
+
+
+def unstack(scenes: Scene) -> list[Scene]:
+    """The scenes of a stacked one, as views."""
+    flat = arrays_of(scenes)
+    return [scene_of({name: array[index] for name, array in flat.items()}) for index in range(len(flat["dt"]))]
+
+
+def group_scenes(scenes: Iterable[Scene], batch: int) -> Iterator[tuple[list[int], Scene]]:
+    """Indices of at most `batch` scenes and those scenes stacked, in order of first appearance.
+
+    Scenes share a group if they agree in what time depends on: steps, object slots, path samples, lengths of the grid
+    lists, raster. The rest is padded to the largest of the group. ConfigError: batch < 1.
+    """
+    if batch < 1:
+        raise ConfigError(f"batch = {batch}; expected at least 1")
+    kept = list(scenes)
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, scene in enumerate(kept):
+        sizes = sizes_of(scene)
+        groups.setdefault(tuple(sizes[letter] for letter in "TNQMKYX"), []).append(index)
+    for members in groups.values():
+        every = [sizes_of(kept[index]) for index in members]
+        largest = {letter: max(size[letter] for size in every) for letter in every[0]}
+        for first in range(0, len(members), batch):
+            chosen = members[first : first + batch]
+            yield chosen, stack_scenes([grow(kept[index], largest) for index in chosen])
+
+
+def names_of(scenes: Scene) -> list[str]:
+    """Names of stacked scenes."""
+    return [name_of(scene) for scene in unstack(scenes)]
+
+
+def text_array(text: str, size: int) -> Shaped[np.ndarray, " size"]:
+    """`text` in ASCII as `size` bytes, cut or padded with 0."""
+    data = text.encode("ascii", "replace")[:size]
+    return np.frombuffer(data.ljust(size, b"\0"), np.uint8).copy()

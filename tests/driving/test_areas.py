@@ -1,0 +1,81 @@
+"""Road edges from rings and bounds, against areas and lengths that are known in closed form."""
+
+import numpy as np
+import pytest
+
+from gleanings.core.errors import DataError
+from gleanings.driving.readers._areas import edges_from_bounds, edges_from_rings, within
+
+
+def box(x0: float, y0: float, x1: float, y1: float, z: float = np.nan) -> np.ndarray:
+    return np.array([[x0, y0, z], [x1, y0, z], [x1, y1, z], [x0, y1, z]])
+
+
+def length(edges: list[np.ndarray]) -> float:
+    return float(sum(np.hypot(*np.diff(edge[:, :2], axis=0).T).sum() for edge in edges))
+
+
+def swept(edges: list[np.ndarray]) -> float:
+    """Area to the left of edges that together close (Green's theorem)."""
+    return float(sum(np.sum(e[:-1, 0] * e[1:, 1] - e[1:, 0] * e[:-1, 1]) for e in edges) / 2)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_an_outer_ring_runs_counter_clockwise_and_its_hole_clockwise(turn: int):
+    edges = edges_from_rings([[box(0, 0, 20, 10)[::turn], box(5, 3, 9, 6)[::turn]]])
+    assert [swept([edge]) for edge in edges] == [200.0, -12.0]
+    assert all((edge[0] == edge[-1])[:2].all() for edge in edges)
+
+
+def test_only_the_outline_of_overlapping_areas_is_left():
+    cross = [[box(-20, -5, 20, 5)], [box(-5, -20, 5, 20)]]
+    edges = edges_from_rings(cross)
+    # Arms of 15 m stick out on four sides: 8 x 15 + 4 x 10 m, less at most a sample at each of 8 cuts.
+    assert length(edges) == pytest.approx(160, abs=8 * 0.6)
+    middles = np.concatenate([(edge[1:] + edge[:-1]) / 2 for edge in edges])
+    step = np.concatenate([np.diff(edge, axis=0) for edge in edges])[:, :2]
+    left = np.stack([-step[:, 1], step[:, 0]], -1) / np.hypot(*step.T)[:, None]
+    for side, inside in ((1, True), (-1, False)):
+        moved = middles.copy()
+        moved[:, :2] += side * 0.5 * left
+        assert (within(moved, cross) == inside).all()
+
+
+def test_the_bound_that_two_areas_share_is_no_edge():
+    edges = edges_from_rings([[box(0, 0, 10, 4)], [box(0, 4, 10, 8)]])
+    assert length(edges) == pytest.approx(36, abs=1e-9)
+    assert not any((edge[1:, 1] == 4)[edge[:-1, 1] == 4].any() for edge in edges)
+
+
+@pytest.mark.parametrize(("height", "kept"), [(0.0, False), (6.0, True), (np.nan, False)])
+def test_a_bridge_does_not_cut_the_edge_below_it(height: float, kept: bool):
+    line = np.array([[-10.0, 0, 0], [10, 0, 0]])
+    edges = edges_from_bounds([line], [[box(-2, -2, 2, 2, height)]])
+    assert len(edges) == (1 if kept else 2)
+
+
+def test_within_agrees_with_the_winding_angle():
+    rng = np.random.default_rng(0)
+    angle = np.sort(rng.uniform(0, 2 * np.pi, 40))
+    star = np.stack([np.cos(angle), np.sin(angle), 0 * angle], -1) * rng.uniform(3, 10, (40, 1))
+    points = np.c_[rng.uniform(-10, 10, (2000, 2)), np.zeros(2000)]
+    to = star[None, :, :2] - points[:, None, :2]
+    bearing = np.arctan2(to[..., 1], to[..., 0])
+    turns = (np.diff(np.c_[bearing, bearing[:, 0]]) + np.pi) % (2 * np.pi) - np.pi
+    assert (within(points, [[star]]) == (np.abs(turns.sum(1)) > np.pi)).all()
+
+
+def test_points_that_say_nothing_are_passed_over():
+    line = np.array([[0.0, 0, 1], [0, 0, 1], [np.nan, 3, 1], [4, 0, 3]])
+    (edge,) = edges_from_bounds([line, line[:1], np.zeros((0, 3))], [[np.zeros((0, 3))], [line]])
+    assert edge.tolist() == [[0, 0, 1], [4, 0, 3]]
+    assert edges_from_rings([[line], [], [line[:2]]]) == []
+
+
+def test_bounds_without_end_are_refused(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(DataError, match="pieces of up to"):
+        edges_from_bounds([np.array([[0.0, 0, 0], [1e300, 0, 0]])], [])
+    monkeypatch.setattr("gleanings.driving.readers._areas._MAX_WORK", 10_000_000)
+    many = [[np.tile(box(-100, -100, 100, 100), (2000, 1))]] * 5000
+    with pytest.raises(DataError, match="one place"):
+        edges_from_bounds([np.array([[-99.0, 0, 0], [99, 0, 0]])] * 100, many)
