@@ -131,6 +131,7 @@ def _joined(line: Line, yaw: float, ahead: Line | None) -> tuple[Line, bool]:
     u = np.linspace(0, 1, 9)[1:, None]
     curve = (1 + 2 * u) * (1 - u) ** 2 * line[-1] + u**2 * (3 - 2 * u) * onto
     curve = curve + size * (u * (1 - u) ** 2 * tangent - u**2 * (1 - u) * way)
+    curve[:, 2:] = (1 - u) * line[-1, 2] + u * onto[2]
     rest = ahead[reached > size + 1e-6]
     return np.vstack([line, curve, rest]), False
 
