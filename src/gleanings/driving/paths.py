@@ -48,12 +48,14 @@ def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
 
 
 def thin_log(tracks: Tracks) -> Bool[np.ndarray, "T K"]:
-    """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step."""
+    """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step; none behind the
+    length of a path."""
     kept = np.zeros_like(tracks.valid)
-    at = np.full((len(tracks.index), 2), np.inf)
+    at, gone = np.full((len(tracks.index), 2), np.nan), np.zeros(len(tracks.index))
     for t, (place, valid) in enumerate(zip(tracks.base[..., :2], tracks.valid, strict=True)):
-        # The first valid pose is infinitely far from the place before it.
-        kept[t] = valid & ~(np.hypot(*(place - at).T) < _THIN_M)
+        away = np.hypot(*(place - at).T)  # NaN at the first valid pose
+        kept[t] = valid & ~(away < _THIN_M) & (gone < SAMPLES)
+        gone[kept[t]] += np.nan_to_num(away[kept[t]])
         at[kept[t]] = place[kept[t]]
     return kept
 
