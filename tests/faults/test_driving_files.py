@@ -22,11 +22,16 @@ Write = Callable[[Path], Path]
 # Format -> (module of readers, file that a test makes, what is damaged in turn, files of the shared data).
 SMALL: dict[str, tuple[str, Write, tuple[str, ...]]] = {
     "gpudrive": ("nocturne", _files.write_nocturne, ("small.json",)),
+    "scenarionet": ("scenarionet", _files.write_scenarionet, ("small.pkl",)),
+    "commonroad": ("commonroad", _files.write_commonroad, ("small.xml",)),
     "argoverse": ("argoverse", _files.write_argoverse, ("scenario_abc.parquet", "log_map_archive_abc.json")),
     "ngsim": ("ngsim", _files.write_ngsim, ("small.shf", "small.net.xml")),
 }
 REAL: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "gpudrive": ("nocturne", "gpudrive", ("tfrecord-00000-of-01000_4.json",)),
+    "scenarionet": ("scenarionet", "scenarionet", ("overpass_*.pkl",)),
+    "commonroad 2018b": ("commonroad", "commonroad", ("USA_Lanker-1_1_T-1.xml",)),
+    "commonroad 2020a": ("commonroad", "commonroad", ("USA_US101-4_1_T-1.xml",)),
     "argoverse": ("argoverse", "av2", ("scenario_*.parquet", "log_map_archive_0*.json")),
     "ngsim": ("ngsim", "ngsim-smarts", ("*.shf", "*.net.xml")),
 }
