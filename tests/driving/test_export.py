@@ -50,7 +50,7 @@ def test_a_trajectory_takes_the_place_of_the_log(tmp_path: Path, steps: int):
     scene = raw(tmp_path)
     columns = np.random.default_rng(0).normal(size=(6, steps, 3))
     valid = np.random.default_rng(1).random((steps, 3)) < 0.7
-    found = load(export_npz(scene, Trajectory(*columns, valid), tmp_path / "out.npz"))
+    found = load(export_npz(scene, Trajectory._make([*columns, valid]), tmp_path / "out.npz"))
     for i in range(3):
         want = np.where(valid[:, i, None], columns[:3, :, i].T, 0)
         np.testing.assert_array_equal(found[f"tracks/{i}/state/position"], want)
