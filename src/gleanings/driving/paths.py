@@ -5,8 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from gleanings.driving._polylines import turn
 from gleanings.driving._tracks import Tracks, extents
-from gleanings.driving.lanes import turn
 from gleanings.driving.match import AHEAD_M, AHEAD_RAD, Candidates, LaneIndex, follow, match_lanes
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Paths
