@@ -282,7 +282,7 @@ def test_settings_of_another_type_are_refused():
 
 
 def test_scenes_in_which_nobody_acts_are_refused():
-    with pytest.raises(ConfigError, match="vehicles.*predict"):
+    with pytest.raises(ConfigError, match=r"vehicles.*predict"):
         make().reset(tiny_scene(TRACKS, sdc=-1), KEY)
     with pytest.raises(ConfigError, match=r"\[7\].*100"):
         make(controlled=(7, 100)).rollout(SCENE, None, KEY)
