@@ -1,5 +1,6 @@
 """Endless simulation for learners: an episode that is over makes room for a new one of a scene drawn from a bank."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -41,15 +42,18 @@ class AutoReset(eqx.Module):
         """
         after, out = self.sim.step(_at(scenes, state.index), state, action, key)
 
-        def fresh() -> tuple[SimState, Any]:
-            first = self._draw(scenes, jax.random.fold_in(state.key, _NEXT))
+        key = jax.random.fold_in(state.key, _NEXT)
+
+        def fresh() -> tuple[dict[str, Any], Any]:
+            first = self._draw(scenes, key)
             seen = None
             if self.sim.observation is not None:
                 seen = self.sim.observe(_at(scenes, first.index), first)
-            return first, seen
+            return _keyless(first), seen
 
         over = out.terminated | out.truncated
-        now, seen = lax.cond(over, fresh, lambda: (after, out.observation))
+        parts, seen = lax.cond(over, fresh, lambda: (_keyless(after), out.observation))
+        now = SimState(**parts, key=jnp.where(over, key, state.key))
         return now, out._replace(observation=seen, final_observation=out.observation)
 
     def _draw(self, scenes: Scene, key: Key[Array, ""]) -> SimState:
@@ -67,3 +71,8 @@ class AutoReset(eqx.Module):
 
 def _at(scenes: Scene, index: Int32[Array, ""]) -> Scene:
     return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(jnp.asarray(leaf), index, keepdims=False), scenes)
+
+
+def _keyless(state: SimState) -> dict[str, Any]:
+    """The fields but the key: jax's search for reused keys takes a key chosen by `cond` under `vmap` for one."""
+    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "key"}
