@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
+from gleanings.core.errors import DataError
 from gleanings.driving.raw import MapFeature
 from gleanings.driving.scene import Lanes
 
 JOIN_M, JOIN_RAD = 0.6, np.pi / 4  # a lane follows another whose end is so near its start, at such an angle
 _BESIDE_M, _BESIDE_RAD = (2.0, 5.0), np.pi / 12  # lateral distance and angle of lanes taken for neighbours
+_MAX_PAIRS, _MAX_POINTS = 5_000_000, 2_000_000
 _PLACES = (0.25, 0.5, 0.75)
 _SIMPLIFY_M, _RISE_M, _LEVELS = 0.05, 0.5, 40
 
@@ -120,13 +122,22 @@ def near_links(graph: LaneGraph, among: Bool[np.ndarray, " L"]) -> Int[np.ndarra
         return np.zeros((0, 2), np.int64)
     begin, end = headings(graph)
     starts, ends = graph.points[graph.first], graph.points[graph.last]
-    near = KDTree(starts[rows]).query_ball_point(ends[rows], JOIN_M)
-    pairs = np.array([(i, rows[j]) for i, found in zip(rows, near, strict=True) for j in found], np.int64)
-    pairs = pairs.reshape(-1, 2)
-    i, j = pairs.T
+    i, j = (rows[found] for found in _near(starts[rows], ends[rows], JOIN_M))
     bent = np.abs(turn(begin[j] - end[i])) > JOIN_RAD
     own = (i == j) & (graph.arc[graph.last][i] < 2 * JOIN_M)
-    return pairs[~bent & ~own]
+    return np.stack([i, j], axis=1)[~bent & ~own]
+
+
+def _near(
+    points: Float[np.ndarray, "P 3"], places: Float[np.ndarray, "Q 3"], reach: float
+) -> tuple[Int[np.ndarray, " K"], Int[np.ndarray, " K"]]:
+    """Pairs (place, point) within `reach` metres. DataError: more than five million."""
+    tree = KDTree(points)
+    counts = np.asarray(tree.query_ball_point(places, reach, return_length=True), np.int64)
+    if counts.sum() > _MAX_PAIRS:
+        raise DataError(f"{counts.sum():,} pairs of lane points within {reach} m; lanes lie on top of each other")
+    found = tree.query_ball_point(places, reach, return_sorted=True)
+    return np.repeat(np.arange(len(places)), counts), np.concatenate([np.zeros(0, np.int64), *map(np.int64, found)])
 
 
 def _given(features: Sequence[MapFeature], names: Sequence[tuple[str, ...]]) -> Int[np.ndarray, "K 2"]:
@@ -143,10 +154,8 @@ def _near_beside(graph: LaneGraph, among: Bool[np.ndarray, " L"]) -> Int[np.ndar
         return np.zeros((0, 2), np.int64)
     counts = np.bincount(samples.lane, minlength=graph.count)[rows]
     middle = (np.searchsorted(samples.lane, rows) + np.outer(_PLACES, counts).astype(np.int64)).ravel()
-    tree = KDTree(samples.points)
-    near = tree.query_ball_point(samples.points[middle], _BESIDE_M[1] + 0.5)
-    i = np.repeat(middle, [len(found) for found in near])
-    j = np.concatenate([np.asarray(found, np.int64) for found in near])
+    place, j = _near(samples.points, samples.points[middle], _BESIDE_M[1] + 0.5)
+    i = middle[place]
     gap = (samples.points[j] - samples.points[i])[:, :2]
     across = np.abs(gap[:, 0] * -np.sin(samples.yaw[i]) + gap[:, 1] * np.cos(samples.yaw[i]))
     along = np.abs(gap[:, 0] * np.cos(samples.yaw[i]) + gap[:, 1] * np.sin(samples.yaw[i]))
@@ -188,7 +197,8 @@ class Resampled:
 def resample(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L1"], step: float) -> Resampled:
     """Evenly spaced points on each of L polylines, at most `step` metres apart (plan), both ends included.
 
-    Polyline i has the points [offsets[i], offsets[i + 1]). One of a single point gives nothing.
+    Polyline i has the points [offsets[i], offsets[i + 1]). One of a single point gives nothing. DataError: more than
+    two million points.
     """
     sizes = np.diff(offsets)
     offsets = np.concatenate([offsets[:-1][sizes > 1], offsets[-1:]])
@@ -201,6 +211,8 @@ def resample(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L1"], 
     size[firsts + counts - 1] = 0.0
     arc = np.concatenate([[0.0], np.cumsum(size)])
     length = arc[firsts + counts - 1] - arc[firsts]
+    if not length.sum() / step < _MAX_POINTS:
+        raise DataError(f"lines of {length.sum() / 1e3:,.0f} km in the map; cut the scene")
     number = np.maximum(np.ceil(length / step - 1e-9).astype(np.int64), 1) + 1
     line = np.repeat(np.arange(len(firsts)), number)
     place = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)

@@ -48,12 +48,14 @@ def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
 
 
 def thin_log(tracks: Tracks) -> Bool[np.ndarray, "T K"]:
-    """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step."""
+    """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step; none behind the
+    length of a path."""
     kept = np.zeros_like(tracks.valid)
-    at = np.full((len(tracks.index), 2), np.inf)
+    at, gone = np.full((len(tracks.index), 2), np.nan), np.zeros(len(tracks.index))
     for t, (place, valid) in enumerate(zip(tracks.base[..., :2], tracks.valid, strict=True)):
-        # The first valid pose is infinitely far from the place before it.
-        kept[t] = valid & ~(np.hypot(*(place - at).T) < _THIN_M)
+        away = np.hypot(*(place - at).T)  # NaN at the first valid pose
+        kept[t] = valid & ~(away < _THIN_M) & (gone < SAMPLES)
+        gone[kept[t]] += np.nan_to_num(away[kept[t]])
         at[kept[t]] = place[kept[t]]
     return kept
 
@@ -131,6 +133,7 @@ def _joined(line: Line, yaw: float, ahead: Line | None) -> tuple[Line, bool]:
     u = np.linspace(0, 1, 9)[1:, None]
     curve = (1 + 2 * u) * (1 - u) ** 2 * line[-1] + u**2 * (3 - 2 * u) * onto
     curve = curve + size * (u * (1 - u) ** 2 * tangent - u**2 * (1 - u) * way)
+    curve[:, 2:] = (1 - u) * line[-1, 2] + u * onto[2]
     rest = ahead[reached > size + 1e-6]
     return np.vstack([line, curve, rest]), False
 

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import CompileConfig
-from gleanings.driving.families import roads
+from gleanings.driving.families import highways, junctions, roads
 from gleanings.driving.families._check import faults
 from gleanings.driving.families._conflicts import tables
 from gleanings.driving.families._scene import build
@@ -14,13 +14,33 @@ from gleanings.driving.families.traffic import populate, simulate
 from gleanings.driving.raw import RawScene
 from gleanings.driving.scene import Scene
 
-_MAKERS = {"straight": roads.straight}
+_MAKERS = {
+    maker.__name__: maker
+    for maker in (
+        roads.straight,
+        highways.multi_lane,
+        roads.curve,
+        roads.s_curve,
+        highways.merge,
+        highways.weave,
+        junctions.t_junction,
+        junctions.four_way_stop,
+        junctions.four_way_signal,
+        junctions.roundabout,
+        roads.narrow,
+        highways.cut_in,
+        roads.jam,
+        roads.crossing,
+        roads.overpass,
+        junctions.u_turn,
+    )
+}
 FAMILIES = {name: (maker.__doc__ or "").split(".")[0] for name, maker in _MAKERS.items()}
 _ATTEMPTS = 20
 
 
 def make_raw(family: str, seed: int = 0, index: int = 0, objects: int | None = None) -> RawScene:
-    """Scene `index` of a family: bit-equal for equal arguments. objects: moving objects wished for, at most; None: drawn.
+    """Scene `index` of a family: bit-equal for equal arguments. objects: how many at most; None: drawn, 8 to 64.
 
     ConfigError: an unknown family, a negative seed or index, or no scene without contact after 20 draws.
     """
@@ -38,12 +58,14 @@ def make_raw(family: str, seed: int = 0, index: int = 0, objects: int | None = N
         table = tables(plan.routes, plan.zipper, plan.cluster)
         fleet = populate(plan, table, rng)
         scene = build(f"{family}-{seed}-{index}", plan, fleet, simulate(plan, table, fleet), rng)
-        wrong = faults(scene) if scene is not None else ["no vehicle can be the ego"]
+        wrong = ["no vehicle can be the ego"] if scene is None else faults(scene)
+        if scene is not None and objects is None and (len(scene.tracks) < 8 or len(scene.predict) < 2):
+            wrong = [*wrong, "too few objects"]
         if scene is not None and not wrong:
             return replace(scene, repairs={"redrawn": attempt} if attempt else {})
         reason = wrong[0]
     raise ConfigError(
-        f"family {family!r}, seed {seed}, index {index}: no scene after {_ATTEMPTS} draws ({reason}); take another index"
+        f"family {family!r}, seed {seed}, index {index}: {_ATTEMPTS} draws failed ({reason}); take another index"
     )
 
 

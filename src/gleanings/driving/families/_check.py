@@ -1,10 +1,10 @@
-"""What a generated scene must not have: boxes in contact, moving vehicles off the road, red lights run. Source: ours."""
+"""What a generated scene must not have: contacts, moving vehicles off the road, red lights run. Source: ours."""
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
-from gleanings.driving.raw import Kind, MapFeature, RawScene
+from gleanings.driving.raw import RED, Kind, MapFeature, RawScene
 
 
 def faults(scene: RawScene) -> list[str]:
@@ -19,6 +19,7 @@ def faults(scene: RawScene) -> list[str]:
     corner = corners(pose[t, n, :2], pose[t, n, 3], size[n])
     base = np.repeat(pose[t, n, 2] - size[n, 2] / 2, 4)
     off = edge_distance(corner.reshape(-1, 2), base, scene.features).reshape(-1, 4).max(axis=1, initial=-np.inf)
+    found += red_runs(scene)
     return found + [f"{n[k]} off the road by {off[k]:.2f} m at step {t[k]}" for k in np.flatnonzero(off > -0.02)]
 
 
@@ -53,6 +54,24 @@ def contacts(
             one, two = (np.einsum("kcd,kd->kc", box, axis) for box in boxes)
             apart |= (one.max(1) <= two.min(1)) | (two.max(1) <= one.min(1))
     return [(int(t[k]), int(i[k]), int(j[k])) for k in np.flatnonzero(~apart)]
+
+
+def red_runs(scene: RawScene) -> list[str]:
+    """Vehicles and cyclists whose front crosses the stop point of a light, along its lane, while it is red."""
+    lanes = {f.name: f.points for f in scene.features if f.kind == "lane"}
+    found = []
+    for light in scene.lights:
+        ahead = np.diff(lanes[light.lane][:2, :2], axis=0)[0]
+        ahead = ahead / np.hypot(*ahead)
+        red = np.isin(light.state, RED)
+        for k, track in enumerate(scene.tracks):
+            heading = np.stack([np.cos(track.yaw), np.sin(track.yaw)], axis=1)
+            front = track.position[:, :2] + heading * track.size[:, :1] / 2 - light.stop[:2]
+            along, side = front @ ahead, front @ np.array([-ahead[1], ahead[0]])
+            near = (np.abs(side) < 2.0) & (heading @ ahead > 0.5) & track.valid & red
+            if (near[:-1] & near[1:] & (along[:-1] <= 0) & (along[1:] > 0)).any():
+                found.append(f"{k} runs the red light of lane {light.lane}")
+    return found
 
 
 def edge_distance(

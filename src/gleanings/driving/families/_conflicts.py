@@ -1,4 +1,4 @@
-"""Where routes share road: projections of one route on another, and zones that only one object may use. Source: ours."""
+"""Where routes share road: projections on each other, and zones that only one object may use. Source: ours."""
 
 from dataclasses import dataclass
 

@@ -37,7 +37,7 @@ class _Field:
         self.index = [cKDTree((self.a + self.d / 2)[rows, :2]) for rows, _ in self.trees]
 
     def __call__(self, q: Float[np.ndarray, "Q 2"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Value [Q], nearest point of a line [Q, 3], segment [Q], place on it [Q] (outside of 0 to 1: beyond an end)."""
+        """Value [Q], nearest point [Q, 3], its segment [Q], place on that [Q] (outside of 0 to 1: beyond an end)."""
         value, segment = np.full(len(q), np.inf), np.zeros(len(q), int)
         for (rows, reach), tree in zip(self.trees, self.index, strict=True):
             near = rows[tree.query(q, min(4, len(rows)))[1].reshape(len(q), -1)]
@@ -64,14 +64,15 @@ def outline(strips: list[Strip], island: float) -> list[tuple[Float[np.ndarray, 
             value, foot, _, _ = field(loop)
             away = loop - foot[:, :2]
             loop = loop - value[:, None] * away / np.maximum(np.hypot(*away.T), 1e-9)[:, None]
+        loop = _blunt(loop[np.abs(field(loop)[0]) < 0.01])
         x, y = loop.T
-        if -island < (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2 < 0:
+        if len(loop) < 4 or -island < (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2 < 0:
             continue
         _, foot, segment, place = field(loop)
         beyond = (field.first[segment] & (place < 0)) | (field.last[segment] & (place > 1))
         line = np.concatenate([loop, foot[:, 2:]], axis=1)
         edges += [(line, True)] if not beyond.any() else [(part, False) for part in _runs(line, ~beyond)]
-    return [(_thin(line), shut) for line, shut in edges if len(line) > 2]
+    return [(line, shut) for line, shut in edges if len(line) > 2]
 
 
 def _short(line: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "R 3"]:
@@ -81,11 +82,17 @@ def _short(line: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "R 3"]:
     return np.stack([np.interp(np.arange(arc[-1] + 1), arc, line[:, k]) for k in range(3)], axis=1)
 
 
-def _thin(line: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "R 3"]:
-    """Without points that are nearer than 0.2 m to the one before; both ends stay."""
-    keep = np.concatenate([[True], np.hypot(*np.diff(line[:, :2], axis=0).T) > 0.2])
-    keep[-1] = True
-    return line[keep]
+def _blunt(loop: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, "R 2"]:
+    """A closed line without points less than 0.2 m apart and without the points of sharp tips, where it folds."""
+    loop = loop[np.hypot(*(loop - np.roll(loop, 1, axis=0)).T) > 0.2]
+    for _ in range(8):
+        ahead = np.roll(loop, -1, axis=0) - loop
+        ahead = ahead / np.maximum(np.hypot(*ahead.T), 1e-9)[:, None]
+        sharp = (ahead * np.roll(ahead, 1, axis=0)).sum(axis=1) < -0.2
+        if not sharp.any() or len(loop) < 8:
+            break
+        loop = loop[~sharp]
+    return loop
 
 
 def _runs(line: Float[np.ndarray, "P 3"], keep: Bool[np.ndarray, " P"]) -> list[np.ndarray]:

@@ -11,7 +11,11 @@ _SPARE = 1.5  # seconds between two uses of a zone
 
 
 class Rules:
-    """Reservations of N objects, kept from step to step. length: m; walks: pedestrians, who never wait."""
+    """Reservations of N objects, kept from step to step. length: m; walks: pedestrians, who never wait.
+
+    `group` is the next group of zones on an object's way; one whose front has passed the place to wait holds the
+    zones until its rear has left them. A grant is taken back as long as the object can stop at 2.5 m/s^2.
+    """
 
     def __init__(
         self,
@@ -34,33 +38,31 @@ class Rules:
 
     def held(self, step: int, s: np.ndarray, v: np.ndarray, there: np.ndarray) -> Float[np.ndarray, " N"]:
         """Distance of each front bumper from the place where it has to stand, plus the gap IDM keeps less 1 m."""
-        a, depth = self.route, self.table.stop.shape[1]
-        while (past := there & (self.group < depth) & (s - self.half > self._leave())).any():
+        depth = self.table.stop.shape[1]
+        while (past := there & (self.group < depth) & (s + self.half > self._stop() + 0.5)).any():
             self.group = self.group + past
             self.granted, self.stopped = self.granted & ~past, self.stopped & ~past
             self.since = np.where(past, np.inf, self.since)
-        g = np.minimum(self.group, depth - 1)
-        stop = np.where(self.group < depth, self.table.stop[a, g], np.inf)
-        room = stop - s - self.half
+        room = np.where(self.group < depth, self._stop(), np.inf) - s - self.half
         self.rank_now = self.rank + (self.group > 0)
         red = self._red(step, v, room)
         near = there & ~self.walks & (room < 12.0 + v**2 / 2.4)
         self.since = np.where(near, np.minimum(self.since, step), self.since)
         self.stopped |= near & (v < 0.3) & (room < 2.5)
-        committed = self.granted & (room < v**2 / 6.0)
-        committed |= near & (room < -0.5)
-        self.granted = self.granted & committed | committed
+        committed = self.granted & (room < v**2 / 5.0)
+        self.granted = committed.copy()
         sign = self.sign & (self.group == 0) & ~self.stopped
         self.waits = near & ~committed & ~sign & ~red & (room < 3.5) & (v < 1.0)
         able = np.flatnonzero(near & ~committed & ~sign & ~red)
         for i in able[np.lexsort((room[able], self.since[able], -self.rank_now[able]))]:
             self.granted[i] = not self._blocked(int(i), s, v, there, red)
             self.waits[i] &= not self.granted[i]
-        stands = near & ~self.granted & (room > -0.5) | red
+        stands = near & ~self.granted | red
         return np.where(stands, np.maximum(room, 0.0) + 1.0, np.inf)
 
-    def _leave(self) -> Float[np.ndarray, " N"]:
-        return self.table.leave[self.route, np.minimum(self.group, self.table.stop.shape[1] - 1)]
+    def _stop(self) -> Float[np.ndarray, " N"]:
+        """Where each object has to wait next; meaningless past its last group."""
+        return self.table.stop[self.route, np.minimum(self.group, self.table.stop.shape[1] - 1)]
 
     def _red(self, step: int, v: np.ndarray, room: np.ndarray) -> Bool[np.ndarray, " N"]:
         """Objects that a light holds: amber where they can stop at 3 m/s^2, red where they can at all."""
@@ -83,7 +85,7 @@ class Rules:
         fast = np.minimum(np.sqrt(v[i] ** 2 + 2.0 * way), max(top, v[i]))
         clear = way / np.maximum((v[i] + fast) / 2, 0.5) + _SPARE
         arrives = np.maximum(b_in - s - self.half, 0.0) / np.maximum(v + np.where(self.walks, 0.0, 1.0), 0.5)
-        taken = self.granted & (self.group == b_group)
+        taken = (self.group > b_group) | self.granted & (self.group == b_group)
         soon = (self.walks | (self.rank_now > self.rank_now[i]) & ~red) & (self.group <= b_group) & (arrives < clear)
         first = self.waits & (self.group == b_group) & (self.rank_now == self.rank_now[i])
         first &= (self.since < self.since[i]) | (self.since == self.since[i]) & (np.arange(len(s)) < i)

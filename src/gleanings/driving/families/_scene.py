@@ -99,9 +99,13 @@ def _ego(plan: Plan, tracks: list[RawTrack], rng: np.random.Generator) -> int:
     pinned = [k for k in fit if tracks[k].name in wanted]
     if pinned or wanted:
         return pinned[0] if pinned else -1
-    far = [k for k in fit if _way(tracks[k]) >= 20.0]
+    far = [k for k in fit if _way(tracks[k]) >= plan.travel]
     if not far:
         return -1
+    if plan.focus is not None:
+        x, y, radius = plan.focus
+        by = [k for k in far if (np.hypot(*(tracks[k].position[START:-20, :2] - [x, y]).T) < radius).any()]
+        far = by or far
     middle = np.array([t.position[START, :2] for t in tracks])
     seen = np.array([t.valid[START] for t in tracks])
     crowd = np.array([(np.hypot(*(middle[seen] - middle[k]).T) < 40).sum() for k in far], float)

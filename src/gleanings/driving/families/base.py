@@ -7,7 +7,7 @@ from zlib import crc32
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gleanings.driving.families.layout import Layout, Line, arc_of, join, resample
+from gleanings.driving.families.layout import Layout, Line, arc_of, heading_of, join, resample
 from gleanings.driving.raw import Kind
 
 STEP = 0.5  # distance of the points of a route, m
@@ -39,7 +39,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Placed:
-    """An object that the family itself puts on route `route` at arc `arc`, with speed `speed` and its wish `desired`."""
+    """An object that the family itself puts on a route, at an arc (m), with a speed and the one it wishes (m/s)."""
 
     route: int
     arc: float
@@ -77,14 +77,17 @@ class Plan:
     warm: float = 4.0
     jitter: float = 0.15  # largest lateral offset of a vehicle from the centre of its lane, m
     late: float = 0.25  # share of the vehicles that enter after the first moment
+    travel: float = 20.0  # metres that the ego covers at least
+    focus: tuple[float, float, float] | None = None  # x, y, radius: the ego is one that comes by here, if any does
 
     def way(self, lanes: Sequence[str], stop_after: Sequence[str] = (), **more: object) -> Route:
         """Add the route along lanes that follow each other; it may be held at the ends of the lanes `stop_after`."""
         lines = [self.layout.lanes[name].line for name in lanes]
         limit = float(np.median([self.layout.lanes[name].limit for name in lanes]))
-        whole = join(lines)
+        whole = resample(join(lines), STEP)
+        more.setdefault("wide", bool(np.abs(np.gradient(heading_of(whole), arc_of(whole))).max() < 0.03))
         ends = dict(zip(lanes, np.cumsum([arc_of(line)[-1] for line in lines]).tolist(), strict=True))
-        route = Route(resample(whole, STEP), limit, stops=tuple(ends[name] for name in stop_after), **more)  # pyright: ignore[reportArgumentType]
+        route = Route(whole, limit, stops=tuple(ends[name] for name in stop_after), **more)  # pyright: ignore[reportArgumentType]
         self.routes.append(route)
         return route
 

@@ -3,6 +3,7 @@
 A line is float64 [P, 3] (x, y, z in metres) in driving direction, its points 0.5 to 1 m apart.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -26,7 +27,9 @@ def heading_of(line: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, " P"]:
     """Direction of a line at each point, unwrapped: of the chord between the points before and after."""
     ahead = np.diff(line[:, :2], axis=0)
     ahead = ahead / np.maximum(np.hypot(*ahead.T), 1e-12)[:, None]
-    both = np.concatenate([ahead[:1], ahead[:-1] + ahead[1:], ahead[-1:]])
+    seam = ahead[-1] + ahead[0] if np.array_equal(line[0], line[-1]) else None
+    first, last = (ahead[0], ahead[-1]) if seam is None else (seam, seam)
+    both = np.concatenate([first[None], ahead[:-1] + ahead[1:], last[None]])
     return np.unwrap(np.arctan2(both[:, 1], both[:, 0]))
 
 
@@ -48,7 +51,7 @@ def trace(start: Pose2, pieces: Sequence[tuple[float, float, float]], step: floa
 
 
 def bend(angle: float, radius: float, ease: float = 0.35) -> list[tuple[float, float, float]]:
-    """Pieces that turn by `angle` (left is positive), at most with `radius`; a share `ease` at either end is clothoid."""
+    """Pieces that turn by `angle` (positive: left) with `radius`; a share `ease` at either end is a clothoid."""
     length = abs(angle) * radius / (1 - ease)
     k = np.sign(angle) / radius
     return [(ease * length, 0.0, k), ((1 - 2 * ease) * length, k, k), (ease * length, k, 0.0)]
@@ -164,7 +167,7 @@ class Layout:
 
     def beside(self, *names: str) -> None:
         """Say that these lanes lie side by side in this order, in one direction."""
-        for a, b in zip(names, names[1:], strict=False):
+        for a, b in itertools.pairwise(names):
             self.lanes[a].neighbours.append(b)
             self.lanes[b].neighbours.append(a)
 

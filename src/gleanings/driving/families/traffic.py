@@ -1,7 +1,8 @@
 """The reference driver that makes the logs of generated scenes: IDM on routes, with rules for what routes share.
 
 IDM as in the simulator (a0 = 1.5, b = 2 m/s^2, T = 1.5 s, g0 = 2 m; Treiber, Hennecke and Helbing 2000, equations 2 and
-3). Ours: slowing down for bends, stop lines, lights, reservation of conflict zones, and making room where lanes join.
+3), calmed where another cuts in (Kesting, Treiber and Helbing 2010, equations 2 and 3, a leader of constant speed and
+coolness 0.99). Ours: slowing down for bends, stop lines, lights, reservation of conflict zones, and making room where lanes join.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Motion:
-    """Arc, speed and presence of the N objects at the steps of the log, [T, N]; red: [T, N], held by a red light."""
+    """Arc, speed and presence of the N objects at the steps of the log, [T, N]."""
 
     arc: Float[np.ndarray, "T N"]
     speed: Float[np.ndarray, "T N"]
@@ -93,8 +94,8 @@ def _draw(
     speed = min(float(table.top[a, round(arc)]), wish) * float(rng.uniform(0.8, 1.0))
     ahead = table.stop[a] - front
     ahead = ahead[ahead > 0]
-    if len(ahead) and (plan.routes[a].stops or plan.routes[a].must_stop):
-        speed = min(speed, float(np.sqrt(3.0 * max(ahead.min() - 2.0, 0.0))))
+    if len(ahead) and (plan.routes[a].stops or not plan.routes[a].rank):
+        speed = min(speed, float(np.sqrt(2.4 * max(ahead.min() - 2.0, 0.0))))
     return a, arc, speed, wish, 0, size
 
 
@@ -102,7 +103,7 @@ def _free(table: Tables, rows: list, row: tuple) -> bool:
     """Whether an object has room between the others."""
     a, arc, speed, _, _, (length, *_) = row
     for b, at, other, _, _, (size, *_) in rows:
-        k = int(round(at))
+        k = round(at)
         if table.relation[a, b, k] == NONE:
             continue
         if table.relation[a, b, k] == CROSS:
@@ -111,9 +112,16 @@ def _free(table: Tables, rows: list, row: tuple) -> bool:
         if table.closed[a]:
             ahead = (ahead + table.length[a] / 2) % table.length[a] - table.length[a] / 2
         follower, leader = (speed, other) if ahead > 0 else (other, speed)
-        if abs(ahead) - (length + size) / 2 < _G0 + 0.7 * follower + max(0.0, follower**2 - leader**2) / 4.0:
+        if follower > _calm(abs(ahead) - (length + size) / 2, leader):
             return False
     return True
+
+
+def _calm(gap: float, leader: float) -> float:
+    """Highest speed, in m/s, at which IDM brakes with at most 1.5 m/s^2 for a leader `gap` m ahead; 0: none."""
+    c = 2 * np.sqrt(_A0 * _B)
+    half, room = (_T * c - leader) / 2, (np.sqrt(2.0) * gap - _G0) * c
+    return float(-half + np.sqrt(half**2 + room)) if room > 0 else 0.0
 
 
 def simulate(plan: Plan, table: Tables, fleet: Fleet) -> Motion:
@@ -132,7 +140,7 @@ def simulate(plan: Plan, table: Tables, fleet: Fleet) -> Motion:
             kept.append((s.copy(), v.copy(), there.copy()))
         held = rules.held(step, s, v, there)
         want = _accelerations(table, fleet, s, v, there, held)
-        acc = np.where(there, np.clip(want, acc - np.where(want < -2.5, 8.0, 0.7), acc + 0.35), 0.0)
+        acc = np.where(there, np.clip(want, acc - np.where(want < -2.5, 8.0, 0.45), acc + 0.35), 0.0)
         acc = np.where(fleet.walks, 0.0, np.clip(acc, -7.5, _A0))
         after = np.maximum(v + acc * DT, 0.0)
         ds = np.where((after == 0) & (v > 0), v**2 / (2 * np.maximum(-acc, 1e-6)), (v + after) * DT / 2)
@@ -154,11 +162,10 @@ def _entering(
         a = fleet.route[i]
         k = np.clip(np.round(s).astype(int), 0, table.top.shape[1] - 1)
         near = (there | new) & (table.relation[a, fleet.route, k] != NONE)
-        ahead = table.place[a, fleet.route, k] - s[i] - (fleet.size[i, 0] + fleet.size[:, 0]) / 2
-        speed = min(fleet.wish[i], float(table.top[a, k[i]]))
-        gap = float(ahead[near & (ahead > -30.0)].min(initial=200.0))
-        speed = min(speed, max(0.0, gap - 3.0) / 1.2)
-        if gap > 8.0 and speed > 0.5 * fleet.wish[i]:
+        gap = table.place[a, fleet.route, k] - s[i] - (fleet.size[i, 0] + fleet.size[:, 0]) / 2
+        calm = min((_calm(float(gap[j]), float(v[j])) for j in np.flatnonzero(near & (gap > -30.0))), default=99.0)
+        speed = min(fleet.wish[i], float(table.top[a, k[i]]), calm)
+        if speed > 0.6 * fleet.wish[i]:
             v[i], new[i] = speed, True
     return new
 
@@ -167,23 +174,36 @@ def _accelerations(
     table: Tables, fleet: Fleet, s: np.ndarray, v: np.ndarray, there: np.ndarray, held: np.ndarray
 ) -> Float[np.ndarray, " N"]:
     """IDM with the leaders on the own route and with a standing obstacle `held` metres ahead of the front bumper."""
-    last = table.top.shape[1] - 1
-    route, half = fleet.route, fleet.size[:, 0] / 2
-    index = [np.clip(np.round(s + ahead * v).astype(int), 0, last) for ahead in (0.0, 0.6)]
-    wish = np.minimum(fleet.wish, np.minimum(table.top[route, index[0]], table.top[route, index[1]]))
+    half = fleet.size[:, 0] / 2
+    wish = np.minimum(fleet.wish, np.minimum(_top(table, fleet, s), _top(table, fleet, s + 0.6 * v)))
     free = np.maximum(1 - (v / np.maximum(wish, 0.1)) ** 4, -2.0)
     gap, closing, virtual = _leaders(table, fleet, s, v, there, half)
-    safe = _G0 + np.maximum(0.0, v[:, None] * _T + closing)
-    loose = _G0 + np.maximum(0.0, v[:, None] * 0.7 + closing)
-    push = np.where(virtual, np.minimum((loose / np.maximum(gap, 0.1)) ** 2, 2.2), (safe / np.maximum(gap, 0.1)) ** 2)
+    gap = np.maximum(gap, 0.1)
+    idm = v[:, None] * closing / (2 * np.sqrt(_A0 * _B))
+    safe = _A0 * (free[:, None] - ((_G0 + np.maximum(0.0, v[:, None] * _T + idm)) / gap) ** 2)
+    loose = _A0 * (free[:, None] - np.minimum(((_G0 + np.maximum(0.0, v[:, None] * 0.7 + idm)) / gap) ** 2, 2.2))
+    steady = -(np.maximum(closing, 0.0) ** 2) / (2 * gap)
+    calm = 0.01 * safe + 0.99 * (steady + _B * np.tanh((safe - steady) / _B))
+    lead = np.where(virtual, loose, np.where(safe < steady, calm, safe)).min(axis=1, initial=np.inf)
     stand = (_G0 + v * _T + v**2 / (2 * np.sqrt(_A0 * _B))) / np.maximum(held, 0.1)
-    return _A0 * (free - np.maximum(push.max(axis=1, initial=0.0), stand**2))
+    # For a stop line IDM brakes early or hard; where it is late, brake as hard as it takes, and 2 m/s^2 at least.
+    need = v**2 / (2 * np.maximum(held - 1.3, 0.3))
+    halt = np.maximum(_A0 * (free - stand**2), -np.maximum(2.0, 1.1 * need))
+    return np.minimum(np.minimum(lead, _A0 * free), halt)
+
+
+def _top(table: Tables, fleet: Fleet, arc: np.ndarray) -> Float[np.ndarray, " N"]:
+    """Speed that the route allows at an arc."""
+    at = np.clip(arc, 0.0, table.top.shape[1] - 2.0)
+    k = at.astype(int)
+    low, high = table.top[fleet.route, k], table.top[fleet.route, k + 1]
+    return low + (high - low) * (at - k)
 
 
 def _leaders(
     table: Tables, fleet: Fleet, s: np.ndarray, v: np.ndarray, there: np.ndarray, half: np.ndarray
 ) -> tuple[Float[np.ndarray, "N N"], Float[np.ndarray, "N N"], Bool[np.ndarray, "N N"]]:
-    """For i (row) and j ahead of it: gap between bumpers (inf: not ahead), IDM's closing term, only virtually ahead."""
+    """For i (row) and j ahead of it: gap between bumpers (inf: not ahead), closing speed, only virtually ahead."""
     a, b = fleet.route[:, None], fleet.route[None, :]
     length = np.where(table.closed[fleet.route], table.length[fleet.route], np.inf)[:, None]
     best = np.full((len(s), len(s)), np.inf)
@@ -203,5 +223,4 @@ def _leaders(
     best = np.where(virtual, centre - half[:, None] - half[None, :], best)
     best = np.where(there[:, None] & there[None, :] & ~np.eye(len(s), dtype=bool), best, np.inf)
     theirs = np.maximum(0.0, v[None, :] * cosine)
-    closing = v[:, None] * (v[:, None] - theirs) / (2 * np.sqrt(_A0 * _B))
-    return best, closing, virtual
+    return best, v[:, None] - theirs, virtual
