@@ -60,14 +60,14 @@ def outline(strips: list[Strip], island: float) -> list[tuple[Float[np.ndarray, 
     field = _Field(strips)
     edges = []
     for loop in _contours(field):
+        x, y = loop.T
+        if abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2 < island:
+            continue
         for _ in range(3):
             value, foot, _, _ = field(loop)
             away = loop - foot[:, :2]
             loop = loop - value[:, None] * away / np.maximum(np.hypot(*away.T), 1e-9)[:, None]
         loop = _blunt(loop[np.abs(field(loop)[0]) < 0.01])
-        x, y = loop.T
-        if len(loop) < 4 or -island < (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2 < 0:
-            continue
         _, foot, segment, place = field(loop)
         beyond = (field.first[segment] & (place < 0)) | (field.last[segment] & (place > 1))
         line = np.concatenate([loop, foot[:, 2:]], axis=1)

@@ -1,8 +1,8 @@
 """The reference driver that makes the logs of generated scenes: IDM on routes, with rules for what routes share.
 
 IDM as in the simulator (a0 = 1.5, b = 2 m/s^2, T = 1.5 s, g0 = 2 m; Treiber, Hennecke and Helbing 2000, equations 2 and
-3), calmed where another cuts in (Kesting, Treiber and Helbing 2010, equations 2 and 3, a leader of constant speed and
-coolness 0.99). Ours: slowing down for bends, stop lines, lights, reservation of conflict zones, and making room where lanes join.
+3), calmed where another cuts in (Kesting, Treiber and Helbing 2010, with a leader of constant speed and coolness 0.99).
+Ours: slowing down for bends, stop lines and lights, reservation of conflict zones, making room where lanes join.
 """
 
 from dataclasses import dataclass
