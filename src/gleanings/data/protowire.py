@@ -1,11 +1,11 @@
-"""Protocol buffers without protobuf: the wire format, decoded for a schema that the caller knows, and a tiny encoder.
+"""Protocol buffers without protobuf: the wire format, decoded for a schema that the caller knows.
 
 Format: the public encoding page of Protocol Buffers. Nothing is recursive: a caller opens one message after another,
 so that nesting is as deep as its schema. Fields may stand in any order, repeated scalars packed or not.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -21,10 +21,10 @@ MAX_MESSAGES = 200_000
 MAX_PACKED = 16 << 20
 """Largest number of bytes of packed varints in one field."""
 Scalar = Literal["varint", "double", "float"]
-_WIRE = {"varint": VARINT, "double": FIXED64, "float": FIXED32}
-_DTYPE = {"double": np.dtype("<f8"), "float": np.dtype("<f4")}
+WIRE = {"varint": VARINT, "double": FIXED64, "float": FIXED32}
+DTYPE = {"double": np.dtype("<f8"), "float": np.dtype("<f4")}
 _MAX_LAYOUTS = 16
-Spans = Int64[np.ndarray, "n 2"]
+Spans = Int64[np.ndarray, "_ 2"]
 
 
 class WireError(DataError):
@@ -83,8 +83,8 @@ class Message:
 
     def real(self, number: int, kind: Literal["double", "float"], default: float = float("nan")) -> float:
         """The last double or float of that number."""
-        self._only(number, _WIRE[kind])
-        ends = self._found.get(number << 3 | _WIRE[kind])
+        self._only(number, WIRE[kind])
+        ends = self._found.get(number << 3 | WIRE[kind])
         return struct.unpack_from("<d" if kind == "double" else "<f", self.data, ends[-2])[0] if ends else default
 
     def integers(self, number: int) -> Int64[np.ndarray, " n"]:
@@ -93,8 +93,8 @@ class Message:
 
     def reals(self, number: int, kind: Literal["double", "float"]) -> Float[np.ndarray, " n"]:
         """All doubles (float64) or floats (float32) of a repeated field, packed or not."""
-        dtype = _DTYPE[kind]
-        parts = self._parts(number, _WIRE[kind])
+        dtype = DTYPE[kind]
+        parts = self._parts(number, WIRE[kind])
         for part in parts:
             if len(part) % dtype.itemsize:
                 raise WireError(f"field {number} has {len(part)} bytes; expected a multiple of {dtype.itemsize}")
@@ -164,7 +164,7 @@ def _decode_like_first(
     where: list[tuple[int, int, int]] = []
     same = np.ones(len(table), bool)
     for number, kind in kinds.items():
-        wire = _WIRE[kind]
+        wire = WIRE[kind]
         message._only(number, wire)
         ends = message._found.get(number << 3 | wire)
         if not ends:
@@ -181,7 +181,7 @@ def _decode_like_first(
             shifts = np.uint64(7) * np.arange(end - start, dtype=np.uint64)
             out[number][rows[same]] = ((part & 0x7F).astype(np.uint64) << shifts).sum(1, dtype=np.uint64).view(np.int64)
         else:
-            out[number][rows[same]] = part.view(_DTYPE[kinds[number]])[:, 0]
+            out[number][rows[same]] = part.view(DTYPE[kinds[number]])[:, 0]
     return same
 
 
@@ -196,11 +196,13 @@ def _scan(data: bytes, at: int, end: int) -> dict[int, list[int]]:
         if tag >= 0x80:
             tag, at = _varint(data, begin, end)
         wire = tag & 7
-        if wire == BYTES:
-            size, at = _varint(data, at, end)
-            stop = at + size
-        elif wire == VARINT:
-            stop = _varint(data, at, end)[1]
+        if wire in (VARINT, BYTES):
+            if at < end and data[at] < 0x80:  # most of them; a call would double the time
+                value, stop = data[at], at + 1
+            else:
+                value, stop = _varint(data, at, end)
+            if wire == BYTES:
+                at, stop = stop, stop + value
         elif wire == FIXED64:
             stop = at + 8
         elif wire == FIXED32:
@@ -274,45 +276,3 @@ def _within(spans: Spans) -> Int64[np.ndarray, " n"]:
     lengths = spans[:, 1] - spans[:, 0]
     before = np.cumsum(lengths) - lengths
     return np.repeat(spans[:, 0] - before, lengths) + np.arange(int(lengths.sum()))
-
-
-def put_varint(number: int, value: int) -> bytes:
-    """A varint field; negative numbers take ten bytes."""
-    return _bare_varint(number << 3 | VARINT) + _bare_varint(value)
-
-
-def put_bytes(number: int, value: bytes | str) -> bytes:
-    """A length-delimited field: bytes, text or a message."""
-    raw = value.encode() if isinstance(value, str) else value
-    return _bare_varint(number << 3 | BYTES) + _bare_varint(len(raw)) + raw
-
-
-def put_real(number: int, value: float, kind: Literal["double", "float"]) -> bytes:
-    """A double or float field."""
-    return _bare_varint(number << 3 | _WIRE[kind]) + struct.pack("<d" if kind == "double" else "<f", value)
-
-
-def put_reals(
-    number: int, values: Float[np.ndarray, " n"], kind: Literal["double", "float"], packed: bool = True
-) -> bytes:
-    """A repeated double or float field."""
-    if packed:
-        return put_bytes(number, values.astype(_DTYPE[kind]).tobytes())
-    return b"".join(put_real(number, value, kind) for value in values.tolist())
-
-
-def put_varints(number: int, values: Sequence[int], packed: bool = True) -> bytes:
-    """A repeated varint field."""
-    if packed:
-        return put_bytes(number, b"".join(map(_bare_varint, values)))
-    return b"".join(put_varint(number, value) for value in values)
-
-
-def _bare_varint(value: int) -> bytes:
-    value &= 0xFFFFFFFFFFFFFFFF
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -11,7 +11,7 @@ from gleanings.driving.paths import light_arcs
 from gleanings.driving.raw import RawScene
 from gleanings.driving.scene import Goals, Lights, Paths, Road
 
-Line = Float[np.ndarray, "P 3"]
+Line = Float[np.ndarray, "_ 3"]
 _ROAD_STEP_M, _GOAL_M, _LIGHT_M = 2.0, 2.0, 3.0
 _ROAD_KINDS = ("", "lane", "road_edge", "road_line", "crosswalk", "speed_bump", "stop_sign", "driveway")
 _SURFACE = ("lane", "road_edge", "road_line")
@@ -54,7 +54,8 @@ def lights_of(raw: RawScene, origin: Int[np.ndarray, "3"], graph: LaneGraph, pat
     stop[:, 2] = np.where(np.isfinite(stop[:, 2]) & (not raw.flat), stop[:, 2], low)
     row_of = {raw.features[feature].name: row for row, feature in enumerate(graph.feature)}
     rows = np.array([row_of.get(light.lane, -1) for light in kept], np.int64)
-    yaw = np.array([_direction(graph, int(row), point) for row, point in zip(rows, stop, strict=True)])
+    starts = np.setdiff1d(np.arange(len(graph.points)), graph.last)
+    yaw = np.array([_direction(graph, starts, int(row), point) for row, point in zip(rows, stop, strict=True)])
     state = np.array([light.state for light in kept], np.uint8).reshape(-1, len(raw.times)).T.copy()
     x, y, z = stop.T.astype(np.float32)
     return Lights(
@@ -69,11 +70,9 @@ def lights_of(raw: RawScene, origin: Int[np.ndarray, "3"], graph: LaneGraph, pat
     )
 
 
-def _direction(graph: LaneGraph, row: int, point: Float[np.ndarray, "3"]) -> float:
-    if row >= 0:
-        inside = np.arange(graph.first[row], graph.last[row])
-    else:
-        inside = np.setdiff1d(np.arange(len(graph.points)), graph.last)
+def _direction(graph: LaneGraph, starts: Int[np.ndarray, " K"], row: int, point: Float[np.ndarray, "3"]) -> float:
+    """Direction of the segment nearest to `point`: of lane `row` or, row -1, of those that begin at `starts`."""
+    inside = np.arange(graph.first[row], graph.last[row]) if row >= 0 else starts
     if not len(inside):
         return 0.0
     a, d = graph.points[inside], graph.points[inside + 1] - graph.points[inside]

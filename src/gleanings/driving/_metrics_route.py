@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
-from gleanings.driving._log_arcs import project
 from gleanings.driving._step_context import StepContext, defined
 from gleanings.driving.dynamics import along, largest_curvature, limits_of, wrap
 from gleanings.driving.raw import Kind
@@ -25,9 +24,16 @@ def off_route(step: StepContext) -> Metric:
 
 
 def off_route_m(step: StepContext) -> Metric:
-    """Plan distance to the path, m, near the present arc; defined for objects with a path."""
+    """Plan distance to the point of the path at the present arc, m; defined for objects with a path."""
     paths, state = step.scene.paths, step.state
-    _, distance = project(paths.x, paths.y, paths.length, paths.closed, state.x, state.y, state.arc)
+    cell = jnp.clip(jnp.floor(state.arc).astype(jnp.int32), 0, paths.x.shape[1] - 2)[:, None]
+    share = state.arc - cell[:, 0]
+
+    def at(samples: Float32[Array, "N Q"]) -> Float32[Array, " N"]:
+        here, there = (jnp.take_along_axis(samples, cell + k, axis=1)[:, 0] for k in (0, 1))
+        return here + share * (there - here)
+
+    distance = jnp.hypot(state.x - at(paths.x), state.y - at(paths.y))
     return defined(distance, step.alive & (paths.length > 0))
 
 

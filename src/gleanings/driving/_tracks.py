@@ -1,17 +1,18 @@
 """Tracks of a raw scene as arrays: which are kept, their sizes, their log in the local frame. Source: ours."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from jaxtyping import Bool, Float, Float32, Int
+from scipy.spatial import KDTree
 
 from gleanings.core.errors import DataError
 from gleanings.driving.raw import DEFAULT_SIZE, RawScene, RawTrack
 from gleanings.driving.scene import Objects, Trajectory
 
 
-class Tracks(NamedTuple):
+@dataclass(frozen=True)
+class Tracks:
     """K kept tracks over T steps, local float64. base: x, y, z below the box centre; NaN where not `valid`.
 
     index: of the track in the raw scene. size: length, width, height. first, last: valid steps.
@@ -87,7 +88,7 @@ def height_near(places: Float[np.ndarray, "K 2"], known: Float[np.ndarray, "P 3"
     """Height of the nearest (in plan) of the points `known`; 0 where there are none."""
     if not len(known) or not len(places):
         return np.zeros(len(places))
-    return known[cKDTree(known[:, :2]).query(places)[1], 2]
+    return known[KDTree(known[:, :2]).query(places)[1], 2]
 
 
 def _size(track: RawTrack, start: int) -> Float[np.ndarray, "3"]:
@@ -115,15 +116,19 @@ def _velocity(track: RawTrack, times: Float[np.ndarray, " T"]) -> Float[np.ndarr
 
 def log_of(tracks: Tracks) -> Trajectory:
     """The logged motion of the box centres, 0 where not valid."""
-    held = [
-        tracks.base[..., 0],
-        tracks.base[..., 1],
-        tracks.base[..., 2] + tracks.size[:, 2] / 2,
-        tracks.yaw,
-        tracks.velocity[..., 0],
-        tracks.velocity[..., 1],
-    ]
-    return Trajectory(*(np.where(tracks.valid, array, 0.0).astype(np.float32) for array in held), tracks.valid.copy())
+
+    def held(values: Float[np.ndarray, "T K"]) -> Float32[np.ndarray, "T K"]:
+        return np.where(tracks.valid, values, 0.0).astype(np.float32)
+
+    return Trajectory(
+        x=held(tracks.base[..., 0]),
+        y=held(tracks.base[..., 1]),
+        z=held(tracks.base[..., 2] + tracks.size[:, 2] / 2),
+        yaw=held(tracks.yaw),
+        vx=held(tracks.velocity[..., 0]),
+        vy=held(tracks.velocity[..., 1]),
+        valid=tracks.valid.copy(),
+    )
 
 
 def extents(tracks: Tracks) -> Float[np.ndarray, " K"]:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gleanings.driving.scene import Edges
 
-Points = Float[np.ndarray, "P 3"]
+Points = Float[np.ndarray, "_ 3"]
 _APART_M, _JOIN_M, _RISE_M = 1e-3, 1e-2, 0.5
 _CANDIDATES, _LEVELS = 8, 40
 
@@ -100,7 +100,9 @@ def _match_ends(polylines: list[Points]) -> Int[np.ndarray, " n"]:
     starts = np.stack([points[0] for points in polylines])
     ends = np.stack([points[-1] for points in polylines])
     near = min(_CANDIDATES, len(polylines))
-    distance, start = cKDTree(starts).query(ends, k=[*range(1, near + 1)], distance_upper_bound=_JOIN_M)
+    distance, start = (
+        np.reshape(part, (len(ends), near)) for part in KDTree(starts).query(ends, near, distance_upper_bound=_JOIN_M)
+    )
     end = np.broadcast_to(np.arange(len(polylines))[:, None], start.shape)
     order = np.argsort(distance, axis=None, kind="stable")
     taken = np.zeros(len(polylines), bool)
@@ -163,7 +165,10 @@ def _neighbours(
 
 
 def _segments(
-    a: Float[np.ndarray, "E 3"], b: Float[np.ndarray, "E 3"], before: Int[np.ndarray, " E"], after: Int[np.ndarray, " E"]
+    a: Float[np.ndarray, "E 3"],
+    b: Float[np.ndarray, "E 3"],
+    before: Int[np.ndarray, " E"],
+    after: Int[np.ndarray, " E"],
 ) -> Edges:
     """Segments from a to b with the normals at their ends; those that rise too much are left out and open a chain."""
     along = (b - a)[:, :2]

@@ -1,8 +1,7 @@
 """Roll out a simulator on many scenes and sum up: one row a scene, means with intervals over scenes."""
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,9 @@ from jaxtyping import Array, Key
 from gleanings.core.errors import ConfigError
 from gleanings.core.stats import Interval, bootstrap_ci
 from gleanings.driving.scene import Scene, name_of
+from gleanings.driving.sim import Simulator
 from gleanings.driving.stack import group_scenes
+from gleanings.driving.state import Rollout
 from gleanings.driving.summary import Who, averages, chosen, per_object
 
 _CPU_CHUNK = 8  # scenes of one vmap; more leave the CPU's cache
@@ -44,63 +45,130 @@ class Evaluation:
         missing = [name for name in _metrics_of(self.rows) if name not in self.means]
         return "\n".join(lines + ([f"not available: {', '.join(missing)}"] if missing else []))
 
-    def to_json(self) -> str:
-        """JSON object with who, means (estimate, low, high, level, n) and scenes; what is not defined is null."""
+    def to_json(self) -> dict[str, Any]:
+        """For `json.dumps`: who, means (estimate, low, high, level, n) and scenes; what is not defined is None."""
         means = {name: {key: _plain(value) for key, value in vars(mean).items()} for name, mean in self.means.items()}
         scenes = [
             {"scene": name} | {key: _plain(value) for key, value in row.items()}
             for name, row in zip(self.names, self.rows, strict=True)
         ]
-        return json.dumps({"who": self.who, "means": means, "scenes": scenes})
+        return {"who": self.who, "means": means, "scenes": scenes}
 
 
 def evaluate(
-    sim: Any,
+    sim: Simulator,
     scenes: Sequence[Scene],
     policy: Callable[..., Any] | None,
     key: Key[Array, ""],
     batch: int = 16,
     who: Who = "controlled",
 ) -> Evaluation:
-    """Roll out `policy` (None: coast) in each scene with `sim`, a `Simulator`, and average over the group `who`.
+    """Roll out `policy` (None: coast) in each scene and average over the group `who`.
 
     Scenes of equal sizes run together, `batch` at a time, compiled once a size; on a CPU in chunks of 8. Scene i has
     the key fold_in(key, i), whatever the batch. ConfigError: no scenes, batch < 1, an unknown group. Source: ours.
     """
-    scenes = list(scenes)
-    if not scenes:
-        raise ConfigError("evaluate: no scenes")
     rows: list[dict[str, float]] = [{} for _ in scenes]
-    counts: dict[Any, int] = {}
-    for indices, stacked in group_scenes(scenes, batch):
-        # The last, smaller batch of a size is filled up with its own last scene, so as not to compile again.
-        size = tuple(array.shape[1:] for array in jax.tree.leaves(stacked))
-        fill = counts.setdefault(size, len(indices)) - len(indices)
-        places = jnp.asarray([*range(len(indices)), *[len(indices) - 1] * fill])
-        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.asarray(indices)[places])
-        filled = jax.tree.map(lambda array, at=places: jnp.asarray(array)[at], stacked)
-        values, groups = jax.device_get(_run(sim, policy, who, filled, keys, _chunk(len(places))))
-        for place, index in enumerate(indices):
-            rows[index] = averages(jax.tree.map(lambda array, at=place: array[at], values), groups[place])
+    for members, result in _batches(sim, scenes, policy, key, batch, who, range(len(scenes)), keep=False):
+        for place, index in enumerate(members):
+            rows[index] = _row(result, place)
+    return sum_up(rows, scenes, who)
+
+
+def roll_out(
+    sim: Simulator,
+    scenes: Sequence[Scene],
+    policy: Callable[..., Any] | None,
+    key: Key[Array, ""],
+    *,
+    batch: int = 16,
+    who: Who = "controlled",
+    indices: Sequence[int] | None = None,
+) -> Iterator[tuple[int, dict[str, float], Rollout]]:
+    """Index, row of `summarise` and rollout (NumPy) of the scenes, or of those at `indices`, as they are done.
+
+    What `evaluate` does, for those who keep rows or rollouts; batches are not in the order of the scenes.
+    ConfigError: as there.
+    """
+    chosen = range(len(scenes)) if indices is None else indices
+    for members, result in _batches(sim, scenes, policy, key, batch, who, chosen, keep=True):
+        rollouts = jax.tree.map(np.asarray, _without_keys(result[2]))
+        for place, index in enumerate(members):
+            yield index, _row(result, place), jax.tree.map(lambda array, at=place: array[at], rollouts)
+
+
+def sum_up(rows: Sequence[dict[str, float]], scenes: Sequence[Scene], who: Who = "controlled") -> Evaluation:
+    """The rows of `summarise`, one a scene, with their means. ConfigError: no scenes."""
+    if not rows:
+        raise ConfigError("evaluate: no scenes")
     return Evaluation(tuple(rows), tuple(name_of(scene) for scene in scenes), who, _means(rows))
 
 
+def _batches(
+    sim: Simulator,
+    scenes: Sequence[Scene],
+    policy: Any,
+    key: Key[Array, ""],
+    batch: int,
+    who: Who,
+    indices: Sequence[int],
+    keep: bool,
+) -> Iterator[tuple[list[int], Any]]:
+    """Indices of at most `batch` scenes, and what `_run` finds for them."""
+    chosen = list(indices)
+    for index in chosen:
+        sim.check(scenes[index])
+    steps = {index: _steps(sim, scenes[index]) for index in chosen}
+    counts: dict[Any, int] = {}
+    for count in sorted(set(steps.values())):
+        alike = [index for index in chosen if steps[index] == count]
+        for places, stacked in group_scenes([scenes[index] for index in alike], batch):
+            members = [alike[place] for place in places]
+            # The last, smaller batch of a size is filled up with its own last scene, so as not to compile again.
+            size = (count, *(array.shape[1:] for array in jax.tree.leaves(stacked)))
+            fill = counts.setdefault(size, len(members)) - len(members)
+            rows = np.asarray([*range(len(members)), *[len(members) - 1] * fill])
+            keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.asarray(np.asarray(members)[rows]))
+            filled = jax.tree.map(lambda array, at=rows: jnp.asarray(array[at]), stacked)
+            yield members, _run(sim, policy, who, filled, keys, count, _chunk(len(rows)), keep)
+
+
+def _steps(sim: Simulator, scene: Scene) -> int:
+    """Steps of an episode, as in `Simulator.rollout`."""
+    left = scene.log.x.shape[0] - 1 - int(sim.start(scene))
+    return left if sim.config.steps is None else min(left, sim.config.steps)
+
+
 @eqx.filter_jit
-def _run(sim: Any, policy: Any, who: Who, scenes: Scene, keys: Key[Array, " B"], chunk: int | None) -> Any:
-    """`per_object` and `chosen` of B scenes; in chunks one after the other, or all in one vmap."""
+def _run(
+    sim: Simulator, policy: Any, who: Who, scenes: Scene, keys: Key[Array, " B"], steps: int, chunk: int, keep: bool
+) -> Any:
+    """`per_object`, `chosen` and, with `keep`, rollouts of B scenes, `chunk` of them in one vmap."""
 
     def one(item: tuple[Scene, Key[Array, ""]]) -> Any:
         scene, key = item
-        rollout = sim.rollout(scene, policy, key)
-        return per_object(scene, rollout), chosen(scene, rollout, who)
+        rollout = sim.rollout(scene, policy, key, steps=steps)
+        return per_object(scene, rollout), chosen(scene, rollout, who), rollout if keep else None
 
-    if chunk is None:
+    if chunk >= keys.shape[0]:
         return jax.vmap(lambda scene, key: one((scene, key)))(scenes, keys)
     return jax.lax.map(one, (scenes, keys), batch_size=chunk)
 
 
-def _chunk(count: int) -> int | None:
-    return min(_CPU_CHUNK, count) if jax.default_backend() == "cpu" else None
+def _chunk(count: int) -> int:
+    return _CPU_CHUNK if jax.default_backend() == "cpu" else count
+
+
+def _row(result: Any, place: int) -> dict[str, float]:
+    values, group, _ = result
+    return averages(jax.tree.map(lambda array: np.asarray(array)[place], values), np.asarray(group)[place])
+
+
+def _without_keys(rollout: Rollout) -> Rollout:
+    """The rollout with its random keys, which NumPy cannot hold, as their data."""
+    return jax.tree.map(
+        lambda leaf: jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf, rollout
+    )
 
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, Interval]:

@@ -31,13 +31,10 @@ class Boxes(NamedTuple):
 
 def boxes(pose: Pose, length: Float[Array, "*n"], width: Float[Array, "*n"]) -> Boxes:
     """Boxes [...] of objects at `pose` with sizes in metres."""
-    return Boxes(pose.x, pose.y, jnp.cos(pose.yaw), jnp.sin(pose.yaw), length, width)
-
-
-def ends(box: Boxes, side: float) -> Boxes:
-    """The front (`side` 1) or rear (-1) line of each box, as boxes [...] of length 0."""
-    half = side * box.length / 2
-    return box._replace(x=box.x + half * box.cos, y=box.y + half * box.sin, length=jnp.zeros_like(box.length))
+    cos, sin = jnp.cos(pose.yaw), jnp.sin(pose.yaw)
+    # XLA takes sines for cheap and would take them again for each pair; a quotient it computes once an object.
+    norm = jnp.sqrt(cos * cos + sin * sin)
+    return Boxes(pose.x, pose.y, cos / norm, sin / norm, length, width)
 
 
 def corners(
@@ -97,6 +94,25 @@ def pair_gap(first: Boxes, second: Boxes) -> Float[Array, "N M"]:
     offsets, radii = _axes(first, second)
     gaps = [jnp.abs(p) - r for p, r in zip(offsets, radii, strict=True)]
     return jnp.maximum(jnp.maximum(gaps[0], gaps[1]), jnp.maximum(gaps[2], gaps[3]))
+
+
+def end_gaps(box: Boxes) -> tuple[Float[Array, "N N"], Float[Array, "N N"]]:
+    """`pair_gap` of the front and of the rear line of box i (boxes of length 0) and box j, for boxes in contact, m.
+
+    For others the value means nothing: the axis across i, which the lines share with their box, is not looked at.
+    """
+    (ahead, _, other_ahead, other_left), _ = _axes(box, box)
+    a, b = Boxes(*(v[:, None] for v in box)), Boxes(*(v[None, :] for v in box))
+    cos, sin = a.cos * b.cos + a.sin * b.sin, a.cos * b.sin - a.sin * b.cos
+    c, s = jnp.abs(cos), jnp.abs(sin)
+
+    def gap(end: Float[Array, "N 1"]) -> Float[Array, "N N"]:
+        lengthwise = jnp.abs(ahead - end) - (b.length * c + b.width * s) / 2
+        across = jnp.abs(other_ahead - end * cos) - (b.length + a.width * s) / 2
+        along = jnp.abs(other_left + end * sin) - (b.width + a.width * c) / 2
+        return jnp.maximum(lengthwise, jnp.maximum(across, along))
+
+    return gap(a.length / 2), gap(-a.length / 2)
 
 
 def _axes(first: Boxes, second: Boxes) -> tuple[tuple[Array, ...], tuple[Array, ...]]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gleanings.driving.grid import CELL_M, Frame
 from gleanings.driving.scene import Ground
@@ -41,7 +41,7 @@ def _fill(low: Float[np.ndarray, " C"], high: Float[np.ndarray, " C"], frame: Fr
     iy, ix = np.divmod(np.arange(len(low)), frame.nx)
     place = np.stack([ix, iy], 1) * CELL_M
     known, empty = np.flatnonzero(~np.isnan(low)), np.flatnonzero(np.isnan(low))
-    distance, nearest = cKDTree(place[known]).query(place[empty], distance_upper_bound=_FILL_M)
+    distance, nearest = KDTree(place[known]).query(place[empty], distance_upper_bound=_FILL_M)
     close = np.isfinite(distance)
-    source = known[nearest[close]]
+    source = known[np.asarray(nearest)[close]]
     low[empty[close]], high[empty[close]] = low[source], high[source]

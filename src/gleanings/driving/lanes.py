@@ -3,24 +3,26 @@
 Source: ours.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gleanings.driving.raw import MapFeature
 from gleanings.driving.scene import Lanes
 
 JOIN_M, JOIN_RAD = 0.6, np.pi / 4  # a lane follows another whose end is so near its start, at such an angle
 _BESIDE_M, _BESIDE_RAD = (2.0, 5.0), np.pi / 12  # lateral distance and angle of lanes taken for neighbours
-_SIMPLIFY_M, _RISE_M = 0.05, 0.5
+_PLACES = (0.25, 0.5, 0.75)
+_SIMPLIFY_M, _RISE_M, _LEVELS = 0.05, 0.5, 40
 
 
 @dataclass(frozen=True)
 class LaneGraph:
-    """L lanes in the local frame; lane i has the points [offsets[i], offsets[i + 1]), at least two.
+    """L lanes in the local frame; lane i has the points [offsets[i], offsets[i + 1]), at least two; L1 = L + 1.
 
     feature: index in the raw scene. links: rows (i, j): j follows i. beside: rows (i, j): j is a neighbour of i in the
     same direction. limit: m/s, NaN unknown. arc: length along the lane at each point, m.
@@ -28,7 +30,7 @@ class LaneGraph:
 
     feature: Int[np.ndarray, " L"]
     points: Float[np.ndarray, "P 3"]
-    offsets: Int[np.ndarray, " L+1"]
+    offsets: Int[np.ndarray, " L1"]
     links: Int[np.ndarray, "K 2"]
     beside: Int[np.ndarray, "J 2"]
     limit: Float[np.ndarray, " L"]
@@ -118,7 +120,7 @@ def near_links(graph: LaneGraph, among: Bool[np.ndarray, " L"]) -> Int[np.ndarra
         return np.zeros((0, 2), np.int64)
     begin, end = headings(graph)
     starts, ends = graph.points[graph.first], graph.points[graph.last]
-    near = cKDTree(starts[rows]).query_ball_point(ends[rows], JOIN_M)
+    near = KDTree(starts[rows]).query_ball_point(ends[rows], JOIN_M)
     pairs = np.array([(i, rows[j]) for i, found in zip(rows, near, strict=True) for j in found], np.int64)
     pairs = pairs.reshape(-1, 2)
     i, j = pairs.T
@@ -134,13 +136,14 @@ def _given(features: Sequence[MapFeature], names: Sequence[tuple[str, ...]]) -> 
 
 
 def _near_beside(graph: LaneGraph, among: Bool[np.ndarray, " L"]) -> Int[np.ndarray, "J 2"]:
-    """Neighbours by geometry: the middle of a lane lies 2 to 5 m beside a lane of the same direction."""
+    """Neighbours by geometry: a quarter, half or three quarters of a lane lie 2 to 5 m beside one of its direction."""
     rows = np.flatnonzero(among)
     samples = sample_lanes(graph, 1.0)
     if not len(rows) or not len(samples.lane):
         return np.zeros((0, 2), np.int64)
-    middle = np.searchsorted(samples.lane, rows) + np.bincount(samples.lane, minlength=graph.count)[rows] // 2
-    tree = cKDTree(samples.points)
+    counts = np.bincount(samples.lane, minlength=graph.count)[rows]
+    middle = (np.searchsorted(samples.lane, rows) + np.outer(_PLACES, counts).astype(np.int64)).ravel()
+    tree = KDTree(samples.points)
     near = tree.query_ball_point(samples.points[middle], _BESIDE_M[1] + 0.5)
     i = np.repeat(middle, [len(found) for found in near])
     j = np.concatenate([np.asarray(found, np.int64) for found in near])
@@ -182,7 +185,7 @@ class Resampled:
     size: Float[np.ndarray, " K"]
 
 
-def resample(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L+1"], step: float) -> Resampled:
+def resample(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L1"], step: float) -> Resampled:
     """Evenly spaced points on each of L polylines, at most `step` metres apart (plan), both ends included.
 
     Polyline i has the points [offsets[i], offsets[i + 1]). One of a single point gives nothing.
@@ -209,19 +212,20 @@ def resample(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L+1"],
     return Resampled(points[segment] + share[:, None] * gap[segment], yaw, segment, share, size[segment])
 
 
-def simplify(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L+1"], most: float) -> Bool[np.ndarray, " P"]:
+def simplify(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L1"], most: float) -> Bool[np.ndarray, " P"]:
     """Which points of L polylines stay so that no dropped one lies further than `most` metres from its chord.
 
-    Source: Douglas and Peucker (1973), all polylines at once, one halving a round.
+    Beyond 40 rounds intervals are halved in the middle, so that no shape makes it slow. Source: Douglas and Peucker
+    (1973), all polylines at once, every interval split once a round.
     """
     keep = np.zeros(len(points), bool)
     firsts, lasts = offsets[:-1].copy(), offsets[1:] - 1
     keep[firsts] = keep[lasts] = True
-    while True:
+    for level in itertools.count():
         long = lasts - firsts > 1
         firsts, lasts = firsts[long], lasts[long]
         if not len(firsts):
-            return keep
+            break
         inner = lasts - firsts - 1
         heads = np.cumsum(inner) - inner
         which = np.repeat(np.arange(len(firsts)), inner)
@@ -231,9 +235,11 @@ def simplify(points: Float[np.ndarray, "P 3"], offsets: Int[np.ndarray, " L+1"],
         hit = np.flatnonzero(away == worst[which])
         split = np.zeros(len(firsts), np.int64)
         split[which[hit[::-1]]] = index[hit[::-1]]
+        split = split if level < _LEVELS else (firsts + lasts) // 2
         far = worst > most
         keep[split[far]] = True
         firsts, lasts = np.concatenate([firsts[far], split[far]]), np.concatenate([split[far], lasts[far]])
+    return keep
 
 
 def _chord_distance(

@@ -13,11 +13,20 @@ from pathlib import Path
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.driving.compile import compile_scene
 from gleanings.driving.config import CompileConfig
-from gleanings.driving.readers.detect import SceneError, Work, is_companion, read_raw, read_work, split
+from gleanings.driving.readers.detect import (
+    SceneError,
+    Work,
+    is_companion,
+    iter_raw,
+    raw_items,
+    read_raw,
+    read_work,
+    split,
+)
 from gleanings.driving.scene import Scene
-from gleanings.driving.store import is_compiled, load_compiled
+from gleanings.driving.store import is_compiled, iterate
 
-__all__ = ["SceneError", "iter_scenes", "load_scenes", "read_raw"]
+__all__ = ["SceneError", "iter_raw", "iter_scenes", "list_files", "load_scenes", "raw_items", "read_raw"]
 _MAX_FILES = 1_000_000
 _DEFAULT = CompileConfig()
 _AHEAD = 2  # parts in flight for each worker: keeps them busy without holding a whole file in memory
@@ -47,16 +56,19 @@ def iter_scenes(
 
     What cannot be read is a SceneError in its place, and reading goes on behind it; in folders maps beside their scenes
     and plain text are passed over. `config` is for raw files. `workers` > 0: as many processes read and compile, with
-    the same result. Raises: DataError for a path that leads to no file, ConfigError for a negative number of workers.
+    the same result; a script that asks for them needs the usual `if __name__ == "__main__":`. Raises: DataError for a
+    path that leads to no file, ConfigError for a negative number of workers.
     """
     if workers < 0:
         raise ConfigError(f"workers is {workers}; expected 0 or more")
-    files = [file for path in _listed(paths) for file in _files(path)]
+    files = list_files(paths)
     return _by_workers(files, config, workers) if workers else _here(files, config)
 
 
-def _listed(paths: str | Path | Iterable[str | Path]) -> list[str | Path]:
-    return [paths] if isinstance(paths, str | Path) else list(paths)
+def list_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The files that paths, folders and glob patterns stand for, each in order; see `iter_scenes`."""
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    return [file for path in listed for file in _files(path)]
 
 
 def _files(path: str | Path) -> list[Path]:
@@ -79,11 +91,20 @@ def _files(path: str | Path) -> list[Path]:
     return [file for match in matches for file in (_files(match) if os.path.isdir(match) else [Path(match)])]
 
 
+def _from_store(file: Path) -> Iterator[Item]:
+    for item in iterate([file]):
+        yield _failed(file, item) if isinstance(item, DataError) else item
+
+
+def _is_store(file: Path) -> bool:
+    return file.is_file() and is_compiled(file)  # a pipe would block
+
+
 def _here(files: list[Path], config: CompileConfig) -> Iterator[Item]:
     for file in files:
         try:
-            if is_compiled(file):
-                yield from load_compiled(file)
+            if _is_store(file):
+                yield from _from_store(file)
                 continue
             for work in split(file):
                 yield from _compile(work, config)
@@ -112,13 +133,14 @@ def _compile_all(work: Work, config: CompileConfig) -> list[Item]:
 def _by_workers(files: list[Path], config: CompileConfig, workers: int) -> Iterator[Item]:
     # A forked child of a process that runs jax may hang; a fresh one loads no jax.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting: deque[tuple[Work, Future[list[Item]]]] = deque()
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    waiting: deque[tuple[Work, Future[list[Item]]]] = deque()
+    try:
         for file in files:
             try:
-                if is_compiled(file):
+                if _is_store(file):
                     yield from _finished(waiting, 0)
-                    yield from load_compiled(file)
+                    yield from _from_store(file)
                     continue
                 for work in split(file):
                     waiting.append((work, pool.submit(_compile_all, work, config)))
@@ -127,6 +149,8 @@ def _by_workers(files: list[Path], config: CompileConfig, workers: int) -> Itera
                 yield from _finished(waiting, 0)
                 yield _failed(file, error)
         yield from _finished(waiting, 0)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _finished(waiting: deque[tuple[Work, Future[list[Item]]]], left: int) -> Iterator[Item]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gleanings.driving.lanes import LaneGraph, LaneSamples, bends, sample_lanes, turn
 
@@ -38,7 +38,7 @@ class LaneIndex:
     def __init__(self, graph: LaneGraph) -> None:
         self.graph = graph
         self.samples: LaneSamples = sample_lanes(graph, _STEP_M)
-        self.tree = cKDTree(self.samples.points) if len(self.samples.lane) else None
+        self.tree = KDTree(self.samples.points) if len(self.samples.lane) else None
         self.next = np.full(graph.count, -1, np.int64)
         if len(graph.links):
             order = np.lexsort((bends(graph), graph.links[:, 0]))
@@ -89,8 +89,9 @@ class LaneIndex:
             angle=chosen(angle),
         )
 
-    def change_cost(self, before: Int[np.ndarray, "*s"], after: Int[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
-        """Cost of going from one lane to another between poses: 0 along a link, 3 to a neighbour or off the map."""
+    def change_cost(self, before: Int[np.ndarray, "N A"], after: Int[np.ndarray, "N B"]) -> Float[np.ndarray, "N A B"]:
+        """Cost of going from each lane to each other between poses: 0 along a link, 3 to a neighbour or off the map."""
+        before, after = before[:, :, None], after[:, None, :]
         code = np.where((before < 0) | (after < 0), -2, before * max(self.graph.count, 1) + after)
         place = np.minimum(np.searchsorted(self._codes[:-1], code), len(self._codes) - 1)
         cost = np.where(self._codes[place] == code, self._costs[place], _NEVER)
@@ -116,7 +117,7 @@ def match_lanes(
     before = np.where(there[:, :1], cost[:, 0], 0.0) if steps else np.zeros((count, _KEPT + 1))
     came = np.zeros((count, steps, _KEPT + 1), np.int64)
     for t in range(1, steps):
-        step = before[:, :, None] + index.change_cost(row[:, t - 1, :, None], row[:, t, None, :])
+        step = before[:, :, None] + index.change_cost(row[:, t - 1], row[:, t])
         came[:, t] = step.argmin(1)
         now = np.minimum(step.min(1) + cost[:, t], 1e18)
         absent = ~there[:, t]

@@ -1,48 +1,50 @@
 """The path of each object: where it was logged to drive, then on along the lanes. Source: ours."""
 
+import math
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gleanings.driving._tracks import Tracks, extents
 from gleanings.driving.lanes import turn
-from gleanings.driving.match import AHEAD_M, AHEAD_RAD, LaneIndex, follow, match_lanes
+from gleanings.driving.match import AHEAD_M, AHEAD_RAD, Candidates, LaneIndex, follow, match_lanes
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Paths
 
 SAMPLES = 257
 _LONGEST_LOOP, _SHORTEST_LOOP = SAMPLES - 34.0, 20.0
 _THIN_M, _STANDING_M, _MERGE_M, _CLOSE_M = 0.5, 2.0, 8.0, 2.0
-Line = Float[np.ndarray, "P 3"]
+Line = Float[np.ndarray, "_ 3"]
 
 
 def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
     """A path of 1 m samples for each track; see `scene.Paths`.
 
     Logged positions at least 0.5 m apart, then along the lane of the last pose (within 2 m and 45 degrees) and its
-    straightest successors, which the path joins within 8 m; straight on where there is no lane. The path of what moved
-    less than 2 m starts along its yaw. A path that comes back to its start within 2 m and 45 degrees is closed.
-    Pedestrians and others leave the lanes alone.
+    straightest successors, which the path joins within 8 m and with whose last it ends; straight on where there is no
+    lane. The path of what moved less than 2 m, or on the whole backwards, starts along its yaw. A path that comes back
+    to its start within 2 m and 45 degrees is closed. Pedestrians and others leave the lanes alone.
     """
     kept = thin_log(tracks)
     standing = extents(tracks) < _STANDING_M
     points, yaw, there = _packed(tracks, kept)
     rows = match_lanes(index, points, yaw, there)
-    x, y, z = (np.zeros((len(standing), SAMPLES)) for _ in range(3))
-    length, closed = np.zeros(len(standing)), np.zeros(len(standing), bool)
-    for k in range(len(standing)):
-        line, begin_yaw = _logged(tracks, k, points[k][there[k]], bool(standing[k]))
-        on_lanes = tracks.kind[k] in (Kind.VEHICLE, Kind.CYCLIST)
-        ahead = _along_lanes(index, line[-1], begin_yaw, int(rows[k, there[k].sum() - 1])) if on_lanes else None
-        logged = len(line)
-        line, straight = _joined(line, begin_yaw, ahead)
-        samples, length[k] = _sampled(line, straight)
-        loop = _loop(samples, length[k], line[:logged])
+    drives = np.isin(tracks.kind, (Kind.VEHICLE, Kind.CYCLIST))
+    straight = standing | (drives & _backs(points, yaw, there))
+    logged = [_logged(tracks, k, points[k][there[k]], bool(straight[k])) for k in range(len(straight))]
+    ends, begins = np.array([line[-1] for line, _ in logged]), np.array([begin for _, begin in logged])
+    near = index.near(ends, begins)
+    samples = np.zeros((len(logged), SAMPLES, 3))
+    length, closed = np.zeros(len(logged)), np.zeros(len(logged), bool)
+    for k, (line, begin) in enumerate(logged):
+        place = _place(near, k, int(rows[k, there[k].sum() - 1])) if drives[k] else None
+        samples[k], length[k] = _sampled(*_joined(line, begin, place and _along_lanes(index, *place)))
+        loop = _loop(samples[k], length[k], line)
         if loop is not None:
-            samples, length[k], closed[k] = *loop, True
-        x[k], y[k], z[k] = samples.T
-    limit = _limits(index, np.stack([x, y, z], 2), length, np.isin(tracks.kind, (Kind.VEHICLE, Kind.CYCLIST)))
-    x, y, z, limit, length = (array.astype(np.float32) for array in (x, y, z, limit, length))
-    return Paths(x, y, z, limit, length, closed)
+            samples[k], length[k], closed[k] = *loop, True
+    limit = _limits(index, samples, length, drives)
+    x, y, z = samples.astype(np.float32).transpose(2, 0, 1).copy()
+    return Paths(x, y, z, limit.astype(np.float32), length.astype(np.float32), closed)
 
 
 def thin_log(tracks: Tracks) -> Bool[np.ndarray, "T K"]:
@@ -67,6 +69,15 @@ def _packed(
     return points, yaw, there
 
 
+def _backs(
+    points: Float[np.ndarray, "K S 3"], yaw: Float[np.ndarray, "K S"], there: Bool[np.ndarray, "K S"]
+) -> Bool[np.ndarray, " K"]:
+    """Whether an object moved backwards on the whole: such a path would turn it round."""
+    step = np.diff(points, axis=1)
+    ahead = step[..., 0] * np.cos(yaw[:, 1:]) + step[..., 1] * np.sin(yaw[:, 1:])
+    return np.where(there[:, 1:], ahead, 0.0).sum(1) < 0
+
+
 def _logged(tracks: Tracks, k: int, line: Line, standing: bool) -> tuple[Line, float]:
     """Start of a path and the direction in which it goes on: the log, or, standing, a line along the last yaw through
     the last pose that begins where the log began."""
@@ -78,21 +89,23 @@ def _logged(tracks: Tracks, k: int, line: Line, standing: bool) -> tuple[Line, f
         return (np.stack([last + behind * ahead, last]) if behind < -1e-3 else last[None]), yaw
     step = line[-1] - line[-2]
     moved = float(np.arctan2(step[1], step[0]))
-    return line, yaw if abs(turn(np.array(yaw - moved))) < AHEAD_RAD else moved
+    return line, yaw if abs(math.remainder(yaw - moved, math.tau)) < AHEAD_RAD else moved
 
 
-def _along_lanes(index: LaneIndex, point: Float[np.ndarray, "3"], yaw: float, row: int) -> Line | None:
-    """The lane from the place beside `point` on and its straightest successors, at least 256 m if there is as much;
-    lane `row` if it is near enough, else the cheapest that is. None: no lane, or it ends here."""
-    found = index.near(point[None], np.array([yaw]))
-    good = (np.abs(found.lateral[0]) < AHEAD_M) & (np.abs(found.angle[0]) < AHEAD_RAD) & (found.row[0] >= 0)
+def _place(found: Candidates, k: int, row: int) -> tuple[int, float] | None:
+    """Lane and arc on it from which the k-th pose goes on: lane `row` if it is near enough, else the cheapest that is.
+    None: no lane is."""
+    good = (np.abs(found.lateral[k]) < AHEAD_M) & (np.abs(found.angle[k]) < AHEAD_RAD) & (found.row[k] >= 0)
     if not good.any():
         return None
-    choice = (
-        int(np.argmax(good & (found.row[0] == row))) if (good & (found.row[0] == row)).any() else int(good.argmax())
-    )
-    graph, row, arc = index.graph, int(found.row[0, choice]), float(found.arc[0, choice])
-    line = np.concatenate([graph.lane(one) for one in follow(index, row, arc, SAMPLES + 0.0)])
+    same = good & (found.row[k] == row)
+    choice = int(np.argmax(same if same.any() else good))
+    return int(found.row[k, choice]), float(found.arc[k, choice])
+
+
+def _along_lanes(index: LaneIndex, row: int, arc: float) -> Line | None:
+    """The lane from `arc` on and its straightest successors, at least 256 m if there is as much. None: it ends here."""
+    line = np.concatenate([index.graph.lane(one) for one in follow(index, row, arc, SAMPLES + 0.0)])
     reached = _arcs(line)
     ahead = np.searchsorted(reached, arc, side="right")
     begin = np.array([np.interp(arc, reached, line[:, axis]) for axis in range(3)])
@@ -148,7 +161,7 @@ def _loop(
     run = near[: int(np.argmax(np.append(np.diff(near) > 1, True))) + 1]
     back = low + int(run[np.argmin(away[run])])
     out, home = samples[1] - samples[0], samples[back] - samples[back - 1]
-    if abs(turn(np.arctan2(out[1], out[0]) - np.arctan2(home[1], home[0]))) > AHEAD_RAD:
+    if abs(math.remainder(math.atan2(out[1], out[0]) - math.atan2(home[1], home[0]), math.tau)) > AHEAD_RAD:
         return None
     way = out[:2] / max(np.hypot(out[0], out[1]), 1e-9)
     size = back + float((samples[0] - samples[back])[:2] @ way)

@@ -12,7 +12,9 @@ from gleanings.driving.raw import DEFAULT_SIZE, Light, MapFeature, RawLight, Raw
 MAX_STEPS = 100_000
 MAX_STATES = 20_000_000
 """Largest number of tracks times steps."""
+MAX_TRACKS = 50_000
 MAX_POINTS = 20_000_000
+MAX_FEATURES = 100_000
 _MAX_METRES = 1e8
 _MAX_SPEED = 1e4
 _MAX_SIZE = 1e3
@@ -68,9 +70,16 @@ def _check_times(scene: RawScene) -> None:
 
 
 def _check_states(scene: RawScene, steps: int) -> None:
-    if steps > MAX_STEPS or steps * len(scene.tracks) > MAX_STATES:
-        limit = f"at most {MAX_STEPS:,} steps and {MAX_STATES:,} states are read"
-        raise _fault(scene, f"{steps:,} steps of {len(scene.tracks):,} tracks; {limit}; cut the recording into scenes")
+    if (refusal := too_many(len(scene.tracks), steps)) is not None:
+        raise _fault(scene, refusal)
+
+
+def too_many(tracks: int, steps: int) -> str | None:
+    """What is wrong with that many tracks and steps, None if a scene may have them."""
+    if steps <= MAX_STEPS and tracks <= MAX_TRACKS and steps * tracks <= MAX_STATES:
+        return None
+    limit = f"at most {MAX_STEPS:,} steps, {MAX_TRACKS:,} tracks and {MAX_STATES:,} states are read"
+    return f"{steps:,} steps of {tracks:,} tracks; {limit}; cut the recording into scenes"
 
 
 def _check_lengths(scene: RawScene) -> None:
@@ -84,9 +93,10 @@ def _check_lengths(scene: RawScene) -> None:
         if light.state.shape != (steps,) or light.stop.shape != (3,):
             message = f"the light of lane {light.lane!r} has {light.state.size} states; expected {steps}"
             raise _fault(scene, message)
-    points = sum(len(feature.points) for feature in scene.features)
-    if points > MAX_POINTS:
-        raise _fault(scene, f"{points:,} map points; at most {MAX_POINTS:,} are read")
+    points, features = sum(len(feature.points) for feature in scene.features), len(scene.features)
+    if points > MAX_POINTS or features > MAX_FEATURES:
+        limit = f"at most {MAX_POINTS:,} and {MAX_FEATURES:,} are read"
+        raise _fault(scene, f"{points:,} map points in {features:,} features; {limit}")
 
 
 def _check_indices(scene: RawScene) -> None:

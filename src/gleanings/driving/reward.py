@@ -13,10 +13,10 @@ from gleanings.driving.state import Metric, SimState
 
 
 class Reward(Protocol):
-    """What a simulator calls at each step. `metrics`: names that it needs, which the simulator then measures."""
+    """What a simulator calls at each step. `names`: metrics that it needs, which the simulator then measures."""
 
     @property
-    def metrics(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Names of the metrics it reads."""
         ...
 
@@ -41,7 +41,7 @@ class LinearReward(eqx.Module):
         self.weights = tuple(sorted((name, float(weight)) for name, weight in weights.items()))
 
     @property
-    def metrics(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Names of the metrics it reads."""
         return tuple(name for name, _ in self.weights)
 
@@ -68,7 +68,7 @@ class GoalReward(eqx.Module):
     off_road: float = eqx.field(static=True, default=-1.0)
 
     @property
-    def metrics(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """Names of the metrics it reads."""
         return ("goal_reached", "collision", "off_road")
 

@@ -2,19 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gleanings.core.errors import ConfigError, DataError
+from gleanings.driving._container import FORMAT, SUFFIX, VERSION, CompiledFile, is_compiled, save_scenes
 from gleanings.driving.compile import compile_scene
 from gleanings.driving.config import CompileConfig
 from gleanings.driving.raw import RawScene
+from gleanings.driving.readers.detect import read_work, split
 from gleanings.driving.scene import Scene
-from gleanings.driving.store import SUFFIX, VERSION, CompiledFile, save_scenes
 
-_SHARD = 64  # scenes
-Read = Callable[[Path], Iterable[RawScene | DataError]]
+_SHARD, _MAX_ERRORS = 64, 1000  # scenes and messages a shard
+_DEFAULT = CompileConfig()
 
 
 @dataclass(frozen=True)
@@ -26,36 +31,67 @@ class CompiledSource:
     files: tuple[Path, ...]
     scenes: int
     found: int
-    broken: tuple[str, ...]
+    errors: tuple[str, ...]
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class CompileReport:
+    """What became of all sources."""
+
+    sources: tuple[CompiledSource, ...]
+
+    @property
+    def scenes(self) -> int:
+        """Scenes in the folder."""
+        return sum(source.scenes for source in self.sources)
+
+    @property
+    def skipped(self) -> int:
+        """Sources that an earlier run had done."""
+        return sum(source.skipped for source in self.sources)
+
+    @property
+    def errors(self) -> list[str]:
+        """What could not be read."""
+        return [error for source in self.sources for error in source.errors]
 
 
 def compile_files(
     sources: Sequence[str | Path],
     folder: str | Path,
-    config: CompileConfig | None = None,
-    progress: Callable[[Path, int], None] | None = None,
+    config: CompileConfig = _DEFAULT,
     *,
-    read: Read,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
     shard: int = _SHARD,
-) -> list[CompiledSource]:
-    """Compile every record of the files `sources` into `folder`, `shard` scenes at a time.
+) -> CompileReport:
+    """Compile every record of files, folders and glob patterns into `folder`, `shard` scenes at a time.
 
-    read: gives the records of a file; one that is broken as a DataError, or by raising it, which ends the file. A
-    broken record is reported and no obstacle. progress: called with the source and its scenes so far. Shards of an
-    earlier run with the same content and settings stay; two runs at once in one folder are not meant. ConfigError: no
-    sources, or shard < 1. OSError: the folder cannot be written.
+    A broken record is reported and no obstacle; compiled files among the sources are passed over. Shards of an earlier
+    run on the same content with the same settings stay. workers: processes, each of which takes whole files; 0: this
+    one. progress: called with the files done and all files. Two runs at once in one folder are not meant. Raises:
+    DataError for a path that leads to no file, ConfigError for no sources, workers < 0 or shard < 1, OSError for a
+    folder that cannot be written.
     """
-    if not sources or shard < 1:
-        raise ConfigError(f"{len(sources)} sources in shards of {shard}; expected at least one of both")
-    config = config or CompileConfig()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return [_compile_source(Path(source), folder, config, progress, read, shard) for source in sources]
+    if not sources or shard < 1 or workers < 0:
+        raise ConfigError(f"{len(sources)} sources, shards of {shard}, {workers} workers; expected 1, 1 and 0 or more")
+    from gleanings.driving.load import _files as files_of  # `load` opens compiled files and so imports this module
+
+    compile_one = partial(_compile_source, folder=Path(folder), config=config, shard=shard)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    files = [file for source in sources for file in files_of(source) if not is_compiled(file)]
+    done: list[CompiledSource] = []
+    for source in _by_workers(compile_one, files, workers) if workers else map(compile_one, files):
+        done.append(source)
+        if progress:
+            progress(len(done), len(files))
+    return CompileReport(tuple(done))
 
 
 def source_digest(path: Path, config: CompileConfig) -> str:
     """SHA-256 of a file, the settings and the version of the format. DataError: it cannot be read."""
-    total = hashlib.sha256(f"{VERSION} {config!r} ".encode())
+    total = hashlib.sha256(f"{FORMAT} {VERSION} {config!r} ".encode())
     try:
         with path.open("rb") as stream:
             while block := stream.read(1 << 20):
@@ -65,64 +101,73 @@ def source_digest(path: Path, config: CompileConfig) -> str:
     return total.hexdigest()
 
 
-def _compile_source(
-    source: Path,
-    folder: Path,
-    config: CompileConfig,
-    progress: Callable[[Path, int], None] | None,
-    read: Read,
-    shard: int,
-) -> CompiledSource:
+def _by_workers(
+    compile_one: Callable[[Path], CompiledSource], files: Sequence[Path], workers: int
+) -> Iterator[CompiledSource]:
+    # A forked child of a process that runs jax may hang; a fresh one loads no jax.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from pool.map(compile_one, files)
+        except BrokenProcessPool as error:
+            raise DataError("a worker process died, perhaps for want of memory; use fewer workers") from error
+
+
+def _compile_source(source: Path, folder: Path, config: CompileConfig, shard: int) -> CompiledSource:
     try:
         digest = source_digest(source, config)
     except DataError as error:
         return CompiledSource(source, (), 0, 0, (str(error),))
-    stem = f"{source.stem[:80]}-{digest[:12]}"
-    done = _Done(stem, folder, digest)
-    found = done.scenes
+    done = _Done(f"{source.stem[:80]}-{digest[:12]}", folder, digest)
     while done.recover():
-        found = done.scenes
-    if done.last:
-        return CompiledSource(source, tuple(done.files), found, found, tuple(done.broken))
-    for left in folder.glob(f".{_literal(stem)}-*.tmp"):
-        left.unlink(missing_ok=True)
+        pass
+    found, skipped = done.scenes, done.last
+    if not skipped:
+        _finish(done, source, config, shard)
+    return CompiledSource(source, tuple(done.files), done.scenes, found, tuple(done.errors), skipped)
+
+
+def _finish(done: "_Done", source: Path, config: CompileConfig, shard: int) -> None:
+    """Compile the records that are not `done`."""
     waiting: list[Scene] = []
-    records, broken = 0, list[str]()
-    for item in _compiled(source, config, read, skip=done.records):
-        if isinstance(item, Scene):
-            if len(waiting) == shard:
-                done.write(waiting, records, broken, last=False)
-                waiting, records, broken = [], 0, []
-            waiting.append(item)
-            if progress:
-                progress(source, done.scenes + len(waiting))
+    records, errors = 0, list[str]()
+    for item in _compiled(source, config, skip=done.records):
+        if isinstance(item, DataError):
+            errors.append(str(item))
         else:
-            broken.append(str(item))
+            if len(waiting) == shard:
+                done.write(waiting, records, errors, last=False)
+                waiting, records, errors = [], 0, []
+            waiting.append(item)
         records += 1
-    done.write(waiting, records, broken, last=True)
-    return CompiledSource(source, tuple(done.files), done.scenes, found, tuple(done.broken))
+    done.write(waiting, records, errors, last=True)
 
 
-def _literal(text: str) -> str:
-    """`text` as a pattern that matches only itself."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
-
-
-def _compiled(source: Path, config: CompileConfig, read: Read, skip: int) -> Iterator[Scene | DataError]:
-    """The records of a source behind the first `skip` ones, compiled."""
+def _compiled(source: Path, config: CompileConfig, skip: int) -> Iterator[Scene | DataError]:
+    """The scenes of a source behind the first `skip` ones, broken ones counted; an error ends its part of the file."""
+    record = 0
     try:
-        for record, item in enumerate(read(source)):
-            if record < skip:
-                continue
-            if isinstance(item, DataError):
-                yield item
+        for work in split(source):
+            if work[3] is not None and record < skip:  # one record of a TFRecord is one scene: no need to decode it
+                record += 1
                 continue
             try:
-                yield compile_scene(item, config)
+                for raw in read_work(work):
+                    record += 1
+                    if record > skip:
+                        yield _one(raw, config, source, record - 1)
             except DataError as error:
-                yield DataError(str(error), source, record)
+                record += 1
+                if record > skip:
+                    yield error
     except DataError as error:
         yield error
+
+
+def _one(raw: RawScene, config: CompileConfig, source: Path, record: int) -> Scene | DataError:
+    try:
+        return compile_scene(raw, config)
+    except DataError as error:
+        return DataError(str(error), source, record)
 
 
 class _Done:
@@ -131,12 +176,12 @@ class _Done:
     def __init__(self, stem: str, folder: Path, digest: str) -> None:
         self.stem, self.folder, self.digest = stem, folder, digest
         self.files: list[Path] = []
-        self.broken: list[str] = []
+        self.errors: list[str] = []
         self.parts = self.records = self.scenes = 0
         self.last = False
 
     def recover(self) -> bool:
-        """Count the next shard in if all its files are there and open; False: it is not, or all is done."""
+        """Count the next shard in if all its files are there and open; False: they are not, or all is done."""
         first = self.folder / f"{self._stem()}-0000{SUFFIX}"
         if self.last or not first.exists():
             return False
@@ -145,30 +190,30 @@ class _Done:
             count = int(about["part"].partition("/")[2])
             files = [self.folder / f"{self._stem()}-{number:04d}{SUFFIX}" for number in range(count)]
             opened = [CompiledFile(file) for file in files]
-            records, broken = int(about["records"]), json.loads(about["broken"])
-        except (DataError, KeyError, ValueError, TypeError, AttributeError):
+            records, errors = int(about["records"]), [str(error) for error in json.loads(about["errors"])]
+        except (DataError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
             return False
         if any(file.about.get("digest") != self.digest for file in opened):
             return False
-        self._count(files, sum(map(len, opened)), records, list(map(str, broken)), about.get("last") == "1")
+        self._count(files, sum(map(len, opened)), records, errors, about.get("last") == "1")
         return True
 
-    def write(self, scenes: Sequence[Scene], records: int, broken: list[str], last: bool) -> None:
-        """Write the next shard; without scenes only what is broken is kept."""
+    def write(self, scenes: Sequence[Scene], records: int, errors: list[str], last: bool) -> None:
+        """Write the next shard, if there are scenes, and count it in."""
         files: list[Path] = []
         if scenes:
-            notes = {"records": str(records), "broken": json.dumps(broken[:1000]), "last": str(int(last))}
+            notes = {"records": str(records), "errors": json.dumps(errors[:_MAX_ERRORS]), "last": str(int(last))}
             licence = bytes(scenes[0].source).rstrip(b"\0").decode("ascii", "replace")
             files = save_scenes(
                 self.folder, scenes, digest=self.digest, licence=licence, stem=self._stem(), notes=notes
             )
-        self._count(files, len(scenes), records, broken, last)
+        self._count(files, len(scenes), records, errors, last)
 
     def _stem(self) -> str:
         return f"{self.stem}-{self.parts:04d}"
 
-    def _count(self, files: Sequence[Path], scenes: int, records: int, broken: Sequence[str], last: bool) -> None:
+    def _count(self, files: Sequence[Path], scenes: int, records: int, errors: Sequence[str], last: bool) -> None:
         self.files += files
-        self.broken += broken
+        self.errors += errors
         self.parts, self.records, self.scenes = self.parts + 1, self.records + records, self.scenes + scenes
         self.last = last

@@ -91,7 +91,8 @@ class Simulator(eqx.Module):
         Without a `state`: (0, 0) of `Bicycle` and its bin; of dynamics whose null action depends on the speed, rows
         that mean nothing (NaN, -1), for which the simulator takes the null action and raises INVALID_ACTION.
         """
-        kind = jnp.asarray(scene.objects.kind)
+        scene = _on_device(scene)
+        kind = scene.objects.kind
         zero = jnp.zeros(kind.shape, jnp.float32)
 
         def of(pose: Pose) -> Array:
@@ -126,7 +127,7 @@ class Simulator(eqx.Module):
 
         Rows of objects that are not controlled or not alive are ignored. ConfigError: another shape or dtype.
         """
-        state, out, _ = next_state(self, scene, state, action, key)
+        state, out, _ = next_state(self, _on_device(scene), state, action, key)
         return state, out
 
     def rollout(

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
 from gleanings.core.errors import DataError
 
@@ -16,6 +19,7 @@ Points = Float[np.ndarray, "_ 3"]
 Area = Sequence[Points]
 
 _STEP, _OUTSIDE, _LEVEL = 0.5, 0.1, 3.0  # metres: sampling; how far outside is looked at; an area above or below
+_HALVINGS, _JOIN, _SNAP, _SHORTEST = 10, 1.0, 0.01, 2.0
 _MAX_SAMPLES, _MAX_WORK, _CHUNK = 1_000_000, 1_000_000_000, 4_000_000
 
 
@@ -38,9 +42,11 @@ def edges_from_rings(areas: Sequence[Area]) -> list[Points]:
 def edges_from_bounds(bounds: Sequence[Points], areas: Sequence[Area], owners: Sequence[int] = ()) -> list[Points]:
     """The parts of bounds, drivable side on the left, outside which no area lies; metres.
 
-    Each bound is looked at every 0.5 m, 0.1 m to its right. An area more than 3 m above or below does not count, where
-    the heights are known, nor does area `owners[i]`, which bound i is the bound of. DataError: bounds of more than
-    a million samples in all, or too many areas on one place.
+    Each bound is looked at every 0.5 m, 0.1 m to its right; where an area begins or ends is found to 1 mm. Parts that
+    end within 1 m of where another begins are joined, so that the tip between two lanes that meet is closed; chains
+    shorter than 2 m are dropped. An area more than 3 m above or below does not count, where the heights are known, nor
+    does area `owners[i]`, which bound i is the bound of. DataError: bounds of more than a million samples in all, or
+    too many areas on one place.
     """
     kept = [i for i, bound in enumerate(bounds) if len(_distinct(bound)) >= 2]
     lines = [_distinct(bounds[i]) for i in kept]
@@ -49,13 +55,71 @@ def edges_from_bounds(bounds: Sequence[Points], areas: Sequence[Area], owners: S
     cells = sum(float(_cells(line).sum()) for line in lines)
     if not cells <= _MAX_SAMPLES:
         raise DataError(f"the bounds of the map have {cells:,.0f} pieces of up to 0.5 m; the limit is {_MAX_SAMPLES:,}")
+    owner = np.array([owners[i] if owners else -1 for i in kept])
     cuts = [_cuts(line) for line in lines]
-    outside = [_outside(line, cut) for line, cut in zip(lines, cuts, strict=True)]
-    counts = [len(points) for points in outside]
-    owner = np.repeat([owners[i] if owners else -1 for i in kept], counts)
-    free = ~within(np.concatenate(outside), areas, owner)
-    parts = np.split(free, np.cumsum(counts)[:-1])
-    return [part for line, cut, at in zip(lines, cuts, parts, strict=True) for part in _free_parts(line, cut, at)]
+    middles = [(cut[:-1] + cut[1:]) / 2 for cut in cuts]
+    free = _free(lines, middles, areas, owner)
+    parts = []
+    for line, cut, ends in zip(lines, cuts, _ends(lines, middles, free, areas, owner), strict=True):
+        corner = np.arange(float(len(line)))
+        for start, end in zip(ends[::2], ends[1::2], strict=True):
+            start, end = max(start, cut[0]), min(end, cut[-1])
+            between = corner[(corner > start) & (corner < end)]
+            parts.append(_distinct(_at(line, np.concatenate([[start], between, [end]]))))
+    return _joined([part for part in parts if len(part) >= 2])
+
+
+def _free(
+    lines: list[Points], where: list[Float[np.ndarray, " _"]], areas: Sequence[Area], owner: Int[np.ndarray, " L"]
+) -> list[Bool[np.ndarray, " _"]]:
+    """Whether no area but its own lies just outside each line, at positions counted in segments."""
+    counts = [len(positions) for positions in where]
+    outside = np.concatenate([_outside(line, positions) for line, positions in zip(lines, where, strict=True)])
+    return np.split(~within(outside, areas, np.repeat(owner, counts)), np.cumsum(counts)[:-1])
+
+
+def _ends(
+    lines: list[Points],
+    middles: list[Float[np.ndarray, " _"]],
+    free: list[Bool[np.ndarray, " _"]],
+    areas: Sequence[Area],
+    owner: Int[np.ndarray, " L"],
+) -> list[Float[np.ndarray, " _"]]:
+    """Start and end, in turn, of the free runs of each line, by bisection between middles; outer ones are infinite."""
+    turns = [np.flatnonzero(flags[:-1] != flags[1:]) for flags in free]
+    inner = [np.stack([middle[turn], middle[turn + 1]]) for middle, turn in zip(middles, turns, strict=True)]
+    before = [flags[turn] for flags, turn in zip(free, turns, strict=True)]
+    for _ in range(_HALVINGS if any(map(len, turns)) else 0):
+        half = [pair.mean(0) for pair in inner]
+        for pair, at, same, flags in zip(inner, half, before, _free(lines, half, areas, owner), strict=True):
+            pair[0], pair[1] = np.where(flags == same, at, pair[0]), np.where(flags == same, pair[1], at)
+    return [
+        np.concatenate([[-np.inf] * bool(flags[0]), pair.mean(0), [np.inf] * bool(flags[-1])])
+        for pair, flags in zip(inner, free, strict=True)
+    ]
+
+
+def _joined(parts: list[Points]) -> list[Points]:
+    """An open end is led to the nearest open start within 1 m, if it is the nearest end to that too.
+
+    Chains shorter than 2 m are left out: slivers between bounds that do not quite fit.
+    """
+    if not parts:
+        return []
+    first, last = (np.nan_to_num(np.array([part[at] for part in parts])) for at in (0, -1))
+    to_start, start = map(np.asarray, KDTree(first).query(last))
+    to_end, end = map(np.asarray, KDTree(last).query(first))
+    each = np.arange(len(parts))
+    gap = (to_start > 0) & (to_start <= _JOIN) & (end[start] == each) & (to_end[start] > 0)
+    linked = gap | (to_start <= _SNAP)
+    graph = coo_array((np.ones(linked.sum()), (each[linked], start[linked])), shape=(len(parts), len(parts)))
+    chain = connected_components(graph, directed=False)[1]
+    length = np.bincount(chain, [np.hypot(*np.diff(part[:, :2], axis=0).T).sum() for part in parts])[chain]
+    joined = []
+    for i in np.flatnonzero(length >= _SHORTEST).tolist():
+        body = parts[i][:-1] if to_start[i] < _SNAP else parts[i]
+        joined.append(np.vstack([body, parts[start[i]][:1]]) if gap[i] else parts[i])
+    return joined
 
 
 def within(
@@ -122,21 +186,9 @@ def _at(line: Points, where: Float[np.ndarray, " M"]) -> Float[np.ndarray, "M 3"
     return np.stack([np.interp(where, np.arange(len(line)), column) for column in line.T], -1)
 
 
-def _outside(line: Points, cut: Float[np.ndarray, " M"]) -> Points:
-    """Points 0.1 m to the right of the middles of the cells."""
-    middle = (cut[:-1] + cut[1:]) / 2
-    along = np.diff(line[:, :2], axis=0)[middle.astype(int)]
-    points = _at(line, middle)
+def _outside(line: Points, where: Float[np.ndarray, " M"]) -> Points:
+    """Points 0.1 m to the right of the line, at positions counted in segments."""
+    along = np.diff(line[:, :2], axis=0)[where.astype(int).clip(max=len(line) - 2)]
+    points = _at(line, where)
     points[:, :2] += _OUTSIDE * np.stack([along[:, 1], -along[:, 0]], -1) / np.hypot(*along.T)[:, None]
     return points
-
-
-def _free_parts(line: Points, cut: Float[np.ndarray, " M"], free: Bool[np.ndarray, " _"]) -> list[Points]:
-    """The runs of free cells, with the points of the line between."""
-    if free.all():
-        return [line]
-    free = np.concatenate([[False], free, [False]])
-    first, last = np.flatnonzero(~free[:-1] & free[1:]), np.flatnonzero(free[:-1] & ~free[1:])
-    corner = np.arange(float(len(line)))
-    ends = zip(cut[first], cut[last], strict=True)
-    return [_at(line, np.concatenate([[a], corner[(corner > a) & (corner < b)], [b]])) for a, b in ends]

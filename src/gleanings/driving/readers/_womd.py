@@ -10,7 +10,7 @@ from gleanings.core.errors import DataError
 from gleanings.data.protowire import WireError
 from gleanings.data.tfrecord import read_tfrecord
 from gleanings.driving.raw import FeatureKind, Kind, MapFeature, RawLight, RawScene, RawTrack
-from gleanings.driving.raw_check import MAX_STATES, MAX_STEPS
+from gleanings.driving.raw_check import too_many
 
 LICENCE = "Waymo Open Dataset: non-commercial use"
 KINDS = {1: Kind.VEHICLE, 2: Kind.PEDESTRIAN, 3: Kind.CYCLIST}
@@ -30,12 +30,16 @@ def parse_record(payload: bytes, path: Path, record: int, parse: Parse) -> RawSc
         return parse(payload, path, record)
     except WireError as error:
         raise DataError(f"damaged: {error.message}", path, record, error.offset) from error
+    except DataError as error:
+        if error.path == path:
+            raise
+        raise DataError(str(error), path, record) from error  # of `check_raw`, which knows the scene's name only
 
 
 def check_size(tracks: int, steps: int, path: Path, record: int) -> None:
     """Refuse more states than a scene may have, before memory is taken for them."""
-    if steps > MAX_STEPS or tracks * steps > MAX_STATES:
-        raise DataError(f"{tracks:,} tracks of {steps:,} steps; at most {MAX_STATES:,} states are read", path, record)
+    if (refusal := too_many(tracks, steps)) is not None:
+        raise DataError(refusal, path, record)
 
 
 def make_track(

@@ -111,6 +111,8 @@ def _read_columns(path: Path) -> tuple[dict[str, Texts], dict[str, Float[np.ndar
             if (longest := max(map(len, values), default=0)) > _MAX_TEXT:
                 raise DataError(f"column {name!r} holds a text of {longest:,} characters; at most {_MAX_TEXT}", path)
             codes = column.indices.cast(pyarrow.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+            if rows and not -1 <= codes.min() <= codes.max() < len(values):
+                raise DataError(f"column {name!r} refers to texts that are not there; the file is damaged", path)
             texts[name] = (codes, values)
         numbers = {
             name: np.array(table[name].cast(pyarrow.float64(), safe=False).to_numpy(), np.float64) for name in _NUMBERS
@@ -155,7 +157,7 @@ def _tracks(
     step, (track, names), (kind, kinds) = numbers["timestep"], texts["track_id"], texts["object_type"]
     if not (np.isfinite(step) & (step >= 0) & (step < _MAX_STEPS) & (step == np.floor(step))).all():
         raise DataError(f"a 'timestep' is not a whole number from 0 to {_MAX_STEPS - 1}", path)
-    if (track < 0).any() or (kind < 0).any() or max(track.max() + 1 - len(names), kind.max() + 1 - len(kinds)) > 0:
+    if (track < 0).any() or (kind < 0).any():
         raise DataError("a row has no 'track_id' or 'object_type'", path)
     step = step.astype(np.int64)
     count, steps = len(names), int(step.max()) + 1

@@ -52,6 +52,18 @@ def iter_raw(path: str | Path) -> Iterator[RawScene]:
         yield from read_work(work)
 
 
+def raw_items(path: str | Path) -> Iterator[RawScene | DataError]:
+    """The scenes of a file, with an error in the place of each record that is broken; raises nothing."""
+    try:
+        for work in split(path):
+            try:
+                yield from read_work(work)
+            except DataError as error:
+                yield error
+    except DataError as error:
+        yield error
+
+
 def split(path: str | Path) -> Iterator[Work]:
     """The file in parts: each record of a TFRecord, other files as a whole. Raises: DataError as `detect`."""
     path = Path(path)
@@ -78,11 +90,7 @@ def detect(path: Path) -> Format:
     size = regular_size(path, max(_MAX_BYTES.values()))
     if size == 0:
         raise DataError("is empty", path)
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEAD)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path) from error
+    head = _read_head(path)
     form = _by_head(head, path)
     if form is None:
         raise DataError(f"is in no known format: {_describe(head)}. Known: {KNOWN}", path)
@@ -91,12 +99,23 @@ def detect(path: Path) -> Format:
     return form
 
 
+def _read_head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_HEAD)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path) from error
+
+
 def is_companion(path: Path) -> bool:
     """Whether a file is a map that a reader takes from beside its scene, or plain text that is no data."""
-    if regular_size(path, max(_MAX_BYTES.values())) == 0:
+    try:
+        size = regular_size(path, max(_MAX_BYTES.values()))
+        head = _read_head(path)
+    except DataError:
+        return False  # reading it tells why
+    if size == 0:
         return False
-    with path.open("rb") as stream:
-        head = stream.read(_HEAD)
     start = _text_start(head)
     if start == b"{":
         return _contains(path, _ARGOVERSE_MAP)

@@ -84,7 +84,7 @@ def _allowed(action: int, table: str | None, column: str | None, schema: str | N
 
 
 def _query(path: Path, database: sqlite3.Connection, query: str, limit: int, values: Sequence[float] = ()) -> Table:
-    """Rows of numbers, NULL as NaN; DataError if there are more than `limit`."""
+    """Rows of numbers, NULL and infinity as NaN; DataError if there are more than `limit`."""
     rows, count = [], 0
     try:
         cursor = database.execute(f"{query} LIMIT {limit + 1}", values)
@@ -96,7 +96,8 @@ def _query(path: Path, database: sqlite3.Connection, query: str, limit: int, val
         raise _fault(path, error) from error
     if count > limit:
         raise DataError(f"more than {limit:,} rows in answer to {query[:60]!r}; cut the recording", path)
-    return np.concatenate(rows) if rows else np.zeros((0, width))
+    table = np.concatenate(rows) if rows else np.zeros((0, width))
+    return np.where(np.isfinite(table), table, np.nan)
 
 
 def _check_columns(path: Path, database: sqlite3.Connection) -> None:

@@ -14,7 +14,7 @@ from gleanings.core.errors import DataError
 from gleanings.data.protowire import Message
 from gleanings.driving._resample import latest
 from gleanings.driving.raw import FeatureKind, MapFeature, RawLight, RawScene
-from gleanings.driving.raw_check import MAX_POINTS, check_raw
+from gleanings.driving.raw_check import MAX_FEATURES, MAX_POINTS, check_raw
 from gleanings.driving.readers import _womd
 
 _FIELDS = ("x", "y", "z", "length", "width", "height", "bbox_yaw", "velocity_x", "velocity_y")
@@ -59,18 +59,20 @@ def parse(payload: bytes, path: Path, record: int) -> RawScene:
     place = np.full(count, -1)
     place[rows] = np.arange(len(rows))
     sdc = place[features.chosen("state/is_sdc", count)]
+    road, unknown = _road(features)
     scene = RawScene(
         name=features.text("scenario/id") or f"record-{record}",
         times=times,
         start=past,
         tracks=tuple(_womd.make_track(f"{ids[i]:.0f}", _whole(kinds[i]), states[i], valid[i]) for i in rows),
-        features=_road(features),
+        features=road,
         lights=_lights(features, times),
         sdc=int(sdc[0]) if len(sdc) else -1,
         predict=tuple(place[features.chosen("state/tracks_to_predict", count)].tolist()),
         interest=tuple(place[features.chosen("state/objects_of_interest", count)].tolist()),
         source=f"womd-example:{path.name}",
         licence=_womd.LICENCE,
+        repairs={"map_points_of_unknown_kind": unknown} if unknown else {},
     )
     return check_raw(scene)
 
@@ -193,7 +195,8 @@ def _lights(features: _Features, times: Times) -> tuple[RawLight, ...]:
     return _womd.lights_by_lane(lane[step, slot], step, state[step, slot], stop, at)
 
 
-def _road(features: _Features) -> tuple[MapFeature, ...]:
+def _road(features: _Features) -> tuple[tuple[MapFeature, ...], int]:
+    """The map, and how many of its points are of a kind that is not known."""
     valid, ids = features.integers("roadgraph_samples/valid"), features.integers("roadgraph_samples/id")
     kinds, points = features.integers("roadgraph_samples/type"), features.rows("roadgraph_samples/xyz", 3)
     if not len(valid) == len(ids) == len(kinds) == len(points):
@@ -201,14 +204,17 @@ def _road(features: _Features) -> tuple[MapFeature, ...]:
     if len(points) > MAX_POINTS:
         features.fail(f"{len(points):,} road points; at most {MAX_POINTS:,} are read")
     keep = np.flatnonzero((valid == 1) & np.isin(kinds, list(_ROAD)))
+    unknown = int(np.sum(valid == 1)) - len(keep)
     keep = keep[np.lexsort((kinds[keep], ids[keep]))]  # stable: the order along a feature stays
     ids, kinds, points = ids[keep], kinds[keep], points[keep].astype(np.float64)
     if not len(ids):
-        return ()
+        return (), unknown
     other = (np.diff(ids) != 0) | (np.diff(kinds) != 0)
     far = np.linalg.norm(np.diff(points, axis=0), axis=1) > _SPLIT_M
     split = far & (kinds[1:] <= max(_CODES["road_edge"]))  # corners of areas may be far apart
     bounds = np.concatenate(([0], np.flatnonzero(other | split) + 1, [len(ids)])).tolist()
+    if len(bounds) > MAX_FEATURES:
+        features.fail(f"{len(bounds) - 1:,} map features; at most {MAX_FEATURES:,} are read")
     pieces: dict[int, int] = {}
     out: list[MapFeature] = []
     for start, end in pairwise(bounds):
@@ -216,4 +222,4 @@ def _road(features: _Features) -> tuple[MapFeature, ...]:
         pieces[name] = pieces.get(name, -1) + 1
         label = f"{name}.{pieces[name]}" if pieces[name] else str(name)
         out.append(_womd.make_feature(_ROAD[int(kinds[start])], points[start:end], label))
-    return tuple(out)
+    return tuple(out), unknown

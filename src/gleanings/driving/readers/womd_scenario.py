@@ -27,6 +27,7 @@ _MAP: dict[int, tuple[FeatureKind, int]] = {
     10: ("driveway", 1),
 }
 _MPH = 0.44704
+_MAX_LIGHTS = 200_000  # states of lights of all steps
 
 
 def read(path: Path) -> Iterator[RawScene]:
@@ -43,15 +44,15 @@ def parse(payload: bytes, path: Path, record: int) -> RawScene:
     """The scene of one record. Raises: DataError (WireError inside) for bytes or lengths that do not fit."""
     message = Message(payload)
     times = message.reals(_TIMES, "double").astype(np.float64)
+    _womd.check_size(len(message.spans(_TRACKS)), len(times), path, record)
     tracks = message.messages(_TRACKS)
-    _womd.check_size(len(tracks), len(times), path, record)
     scene = RawScene(
         name=message.content(_ID).decode("ascii", "replace") or f"record-{record}",
         times=times,
         start=message.integer(_CURRENT),
         tracks=_tracks(payload, tracks, len(times), path, record),
         features=_map(payload, message),
-        lights=_lights(payload, message, len(times)),
+        lights=_lights(payload, message, len(times), path, record),
         sdc=message.integer(_SDC, -1),
         predict=_distinct([wanted.integer(1) for wanted in message.messages(_PREDICT)]),
         interest=_of_interest(message, tracks),
@@ -85,13 +86,15 @@ def _tracks(payload: bytes, tracks: list[Message], steps: int, path: Path, recor
     )
 
 
-def _lights(payload: bytes, message: Message, steps: int) -> tuple[RawLight, ...]:
+def _lights(payload: bytes, message: Message, steps: int, path: Path, record: int) -> tuple[RawLight, ...]:
     """One light a lane; the i-th of the dynamic states belongs to the i-th step."""
     spans = [held.spans(1) for held in message.messages(_LIGHTS)][:steps]
     step = np.repeat(np.arange(len(spans)), [len(held) for held in spans])
     all_spans = _joined(spans)
     if not len(all_spans):
         return ()
+    if len(all_spans) > _MAX_LIGHTS:
+        raise DataError(f"{len(all_spans):,} states of lights; at most {_MAX_LIGHTS:,} are read", path, record)
     found = columns(payload, all_spans, {1: "varint", 2: "varint"})
     stop = np.full((len(all_spans), 3), np.nan)
     where = [Message(payload, *span).spans(3) for span in all_spans.tolist()]
