@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gleanings.driving.families.base import Route
 from gleanings.driving.families.layout import arc_of, heading_of
@@ -94,7 +94,7 @@ def _project(
     who, what = np.nonzero(there)
     points = xyz[there]
     for a in range(n):
-        tree = cKDTree(xyz[a, there[a], :2])
+        tree = KDTree(xyz[a, there[a], :2])
         reach = half[a] + half[who] + _MARGIN
         far, near = tree.query(points[:, :2], distance_upper_bound=float(reach.max()) + 0.5)
         rows = np.flatnonzero(np.isfinite(far))

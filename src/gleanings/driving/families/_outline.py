@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import maximum_filter
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 _STEP = 1.0  # grid of the marching squares, m
 
@@ -34,7 +34,7 @@ class _Field:
         self.first &= np.concatenate([np.full(n, start) for start, _, n in opens])
         self.last &= np.concatenate([np.full(n, end) for _, end, n in opens])
         self.trees = [(np.flatnonzero(self.reach == r), float(r)) for r in np.unique(self.reach)]
-        self.index = [cKDTree((self.a + self.d / 2)[rows, :2]) for rows, _ in self.trees]
+        self.index = [KDTree((self.a + self.d / 2)[rows, :2]) for rows, _ in self.trees]
 
     def __call__(self, q: Float[np.ndarray, "Q 2"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Value [Q], nearest point [Q, 3], its segment [Q], place on that [Q] (outside of 0 to 1: beyond an end)."""
@@ -123,7 +123,7 @@ def _segments(value: Float[np.ndarray, "Y X"]) -> tuple[dict[int, int], dict[int
     ny, nx = value.shape
     inside = value < 0
     corners = [(0, 0), (0, 1), (1, 1), (1, 0)]  # (row, column), counter-clockwise
-    code = sum(inside[r : ny - 1 + r, c : nx - 1 + c] << k for k, (r, c) in enumerate(corners))
+    code = np.stack([inside[r : ny - 1 + r, c : nx - 1 + c] << k for k, (r, c) in enumerate(corners)]).sum(axis=0)
     follow: dict[int, int] = {}
     at: dict[int, tuple[float, float]] = {}
     for case in range(1, 15):
