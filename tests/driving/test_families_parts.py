@@ -57,7 +57,7 @@ def test_change_starts_on_one_lane_and_ends_on_the_other():
 
 def test_edges_of_a_strip_are_parallel_lines_with_the_road_on_their_left():
     found = outline([Strip(line((0, 0), (60, 0)), 2.5, True, True)], 1.0)
-    assert sorted(round(float(edge[:, 1].mean()), 6) for edge, _ in found) == [-2.5, 2.5]
+    assert sorted(round(float(edge[:, 1].mean()), 5) for edge, _ in found) == [-2.5, 2.5]
     for edge, closed in found:
         assert not closed
         assert np.abs(np.abs(edge[:, 1]) - 2.5).max() < 1e-9
@@ -82,6 +82,25 @@ def test_small_holes_are_paved():
     square = [line((0, 0), (12, 0)), line((12, 0), (12, 12)), line((12, 12), (0, 12)), line((0, 12), (0, 0))]
     assert len(outline([Strip(side, 3.0) for side in square], 10.0)) == 2
     assert len(outline([Strip(side, 3.0) for side in square], 50.0)) == 1
+
+
+def test_edges_of_a_fork_part_road_from_land():
+    fork = [
+        line((0, 0), (80, 0)),
+        np.column_stack([np.linspace(0, 80, 161), np.linspace(0, 80, 161) ** 2 / 400, np.zeros(161)]),
+    ]
+    found = outline([Strip(way, 2.0, True, True) for way in fork], 10.0)
+    features = tuple(MapFeature("road_edge", edge, "e", closed) for edge, closed in found)
+    assert len(found) == 3
+    points = np.random.default_rng(1).uniform([2, -6], [76, 20], (4000, 2))
+    away = np.min(
+        [np.hypot(*(points[:, None] - way[None, :, :2]).transpose(2, 0, 1)).min(axis=1) for way in fork], axis=0
+    )
+    value = edge_distance(points, np.zeros(4000), features)
+    assert value[away < 1.9].max() < 0
+    assert value[away > 3.1].min() > 0
+    plain = (np.abs(away - 2.0) < 1.5) & ((points[:, 1] < 0) | (points[:, 0] > 60)) & (points[:, 0] < 72)
+    np.testing.assert_allclose(value[plain], away[plain] - 2.0, atol=0.05)
 
 
 def test_distance_to_a_square_has_the_sign_of_point_in_square():

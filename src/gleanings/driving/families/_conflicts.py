@@ -98,7 +98,7 @@ def _project(
         reach = half[a] + half[who] + _MARGIN
         far, near = tree.query(points[:, :2], distance_upper_bound=float(reach.max()) + 0.5)
         rows = np.flatnonzero(np.isfinite(far))
-        near, b, k = near[rows], who[rows], what[rows]
+        near, b, k = np.asarray(near)[rows], who[rows], what[rows]
         c = points[rows] - xyz[a, near]
         ahead = np.stack([np.cos(yaw[a, near]), np.sin(yaw[a, near])])
         along, side = (c[:, :2].T * ahead).sum(0), np.abs(c[:, 0] * -ahead[1] + c[:, 1] * ahead[0])
