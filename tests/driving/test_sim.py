@@ -132,7 +132,7 @@ def test_gaps_are_taken_once_and_only_if_needed(config, times, monkeypatch):
 
     monkeypatch.setattr(advancing, "gap_matrix", counting)
     monkeypatch.setattr(geometry, "gap_matrix", counting)
-    sim = make(**config)
+    sim = make(**config, history=1)  # a simulator that no other test has traced
     state = sim.reset(SCENE, KEY)
     calls.clear()
     jax.make_jaxpr(sim.step)(SCENE, state, None, KEY)
