@@ -50,8 +50,6 @@ def test_selectors(selector, slots):
 def test_unknown_selectors_are_refused():
     with pytest.raises(ConfigError, match=r"'trucks'.*vehicles"):
         run(Mixed((("trucks", ConstantVelocity()),)))
-    with pytest.raises(ConfigError, match="pairs"):
-        Mixed((("sdc", "log"),))
 
 
 class Counter(SimAgent):

@@ -207,7 +207,7 @@ def test_a_tall_and_a_turned_car_keep_their_centre_and_yaw() -> None:
 
 
 def test_real_scenes_keep_their_poses_and_fit_their_arrays(shared_data: Path) -> None:
-    for file in sorted((shared_data / "driving" / "waymo-open-dataset").glob("*.tfrecord")):
+    for file in sorted((shared_data / "driving" / "waymo-open-dataset").glob("motion*.tfrecord")):
         (raw,) = iter_raw(file)
         compiled = compile_scene(raw)
         check_scene(compiled)
@@ -218,3 +218,33 @@ def test_real_scenes_keep_their_poses_and_fit_their_arrays(shared_data: Path) ->
             away = (one.position - compiled.origin)[one.valid]
             np.testing.assert_allclose(log.x[one.valid, slot], away[:, 0], atol=1e-4)
             np.testing.assert_allclose(log.y[one.valid, slot], away[:, 1], atol=1e-4)
+
+
+def test_turning_a_scene_turns_its_paths() -> None:
+    raw, angle = busy(), 0.8
+    turned = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    other = replace(
+        raw,
+        tracks=tuple(replace(one, position=one.position @ turned, yaw=one.yaw + angle) for one in raw.tracks),
+        features=tuple(replace(one, points=one.points @ turned) for one in raw.features),
+        lights=tuple(replace(one, stop=one.stop @ turned) for one in raw.lights),
+    )
+    one, two = compile_scene(raw), compile_scene(other)
+    np.testing.assert_allclose(two.paths.length, one.paths.length, atol=2e-3)
+    np.testing.assert_array_equal(two.paths.limit[:, :150], one.paths.limit[:, :150])
+    np.testing.assert_allclose(two.lights.arc, one.lights.arc, atol=2e-3)
+    before = np.stack([one.paths.x, one.paths.y], axis=-1)[:12] + one.origin[:2]
+    after = np.stack([two.paths.x, two.paths.y], axis=-1)[:12] + two.origin[:2]
+    np.testing.assert_allclose(after, before @ turned[:2, :2], atol=2e-3)
+
+
+def test_maps_that_would_fill_the_memory_are_refused() -> None:
+    cars = [driving(5.0)]
+    far = MapFeature("road_line", line([0.0, 9e7], 0))
+    with pytest.raises(DataError, match="lines of 90,000 km"):
+        compile_scene(scene(cars, [far]))
+    with pytest.raises(DataError, match="2,049 lights"):
+        compile_scene(scene(cars, lights=(light(),) * 2049))
+    heap = [MapFeature("lane", line([0.0, 0.3], 0), str(k)) for k in range(2500)]
+    with pytest.raises(DataError, match="on top of each other"):
+        compile_scene(scene(cars, heap))

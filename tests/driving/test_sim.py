@@ -132,7 +132,7 @@ def test_gaps_are_taken_once_and_only_if_needed(config, times, monkeypatch):
 
     monkeypatch.setattr(advancing, "gap_matrix", counting)
     monkeypatch.setattr(geometry, "gap_matrix", counting)
-    sim = make(**config)
+    sim = make(**config, history=1)  # a simulator that no other test has traced
     state = sim.reset(SCENE, KEY)
     calls.clear()
     jax.make_jaxpr(sim.step)(SCENE, state, None, KEY)
@@ -282,7 +282,7 @@ def test_settings_of_another_type_are_refused():
 
 
 def test_scenes_in_which_nobody_acts_are_refused():
-    with pytest.raises(ConfigError, match="vehicles.*predict"):
+    with pytest.raises(ConfigError, match=r"vehicles.*predict"):
         make().reset(tiny_scene(TRACKS, sdc=-1), KEY)
     with pytest.raises(ConfigError, match=r"\[7\].*100"):
         make(controlled=(7, 100)).rollout(SCENE, None, KEY)

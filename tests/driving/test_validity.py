@@ -1,4 +1,4 @@
-"""Who is in the scene, and where, row by row of the table of the design: logs made by hand, with gaps and late entries."""
+"""Who is in the scene, and where, row by row of the table of the design; logs by hand, with gaps and late entries."""
 
 import jax
 import jax.numpy as jnp

@@ -114,8 +114,8 @@ class CompiledFile:
         return scene
 
 
-def _crc(array: np.ndarray) -> int:
-    if not array.flags.writeable and array.flags.c_contiguous and array.size:
+def _crc(array: np.ndarray | np.generic) -> int:
+    if isinstance(array, np.ndarray) and not array.flags.writeable and array.flags.c_contiguous and array.size:
         return google_crc32c.value(array)  # pyright: ignore[reportArgumentType]
     return google_crc32c.value(array.tobytes())
 

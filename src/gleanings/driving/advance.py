@@ -157,7 +157,10 @@ def _entry_arc(scene: Scene, pose: Pose) -> Float32[Array, " N"]:
     dx, dy = jnp.diff(x, axis=1), jnp.diff(y, axis=1)
     square = (x[:, :-1] - pose.x[:, None]) ** 2 + (y[:, :-1] - pose.y[:, None]) ** 2
     ahead = dx * jnp.cos(pose.yaw)[:, None] + dy * jnp.sin(pose.yaw)[:, None]
-    return (_COARSE * jnp.argmin(square - 2 * _COARSE * jnp.minimum(ahead, 0.0), axis=1)).astype(jnp.float32)
+    # Bits of a non-negative float sort like the float; XLA's CPU code for integer minima is vectorised.
+    bits = lax.bitcast_convert_type(square - 2 * _COARSE * jnp.minimum(ahead, 0.0), jnp.int32)
+    arc = _COARSE * jnp.arange(bits.shape[1], dtype=jnp.int32)
+    return jnp.min(jnp.where(bits == bits.min(1, keepdims=True), arc, arc[-1]), axis=1).astype(jnp.float32)
 
 
 def _held(pose: Pose, alive: Bool[Array, " N"]) -> Pose:

@@ -6,7 +6,7 @@ lets them enter and stand still, and sees to heights. Source: ours.
 
 import abc
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,8 +21,7 @@ from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Pose, Scene
 from gleanings.driving.state import SimState
 
-Named = Literal["sdc", "all", "vehicles", "cyclists", "pedestrians", "predict", "interest"]
-Selector = Named | tuple[int, ...] | Callable[[Scene], Bool[Array, " N"]]
+Selector = str | tuple[int, ...] | Callable[[Scene], Bool[Array, " N"]]
 Policy = Callable[[Scene, SimState, Array], Any]
 _KINDS = {"vehicles": Kind.VEHICLE, "cyclists": Kind.CYCLIST, "pedestrians": Kind.PEDESTRIAN}
 
@@ -123,11 +122,6 @@ class Mixed(SimAgent):
     """
 
     members: tuple[tuple[Selector, SimAgent], ...]
-
-    def __check_init__(self) -> None:
-        for member in self.members:
-            if len(member) != 2 or not isinstance(member[1], SimAgent):
-                raise ConfigError(f"Mixed takes (selector, agent) pairs, not {member!r}")
 
     def init(self, scene: Scene, key: Key[Array, ""]) -> tuple[Any, ...]:
         """One S a member."""

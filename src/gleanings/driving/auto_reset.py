@@ -1,5 +1,6 @@
 """Endless simulation for learners: an episode that is over makes room for a new one of a scene drawn from a bank."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from gleanings.driving.scene import Scene
 from gleanings.driving.sim import Simulator
 from gleanings.driving.state import SimState, StepOutput
 
-_NEXT, _PICK = 2**31 + 1, 2**31 + 2  # folded into the key of an episode: the key of the next one, the draw of its scene
+_PICK, _NEXT = 2**31 + 1, 2**31 + 2  # folded into a state's key: the draw of a scene, the key of the next state
 
 
 class AutoReset(eqx.Module):
@@ -41,15 +42,20 @@ class AutoReset(eqx.Module):
         """
         after, out = self.sim.step(_at(scenes, state.index), state, action, key)
 
-        def fresh() -> tuple[SimState, Any]:
-            first = self._draw(scenes, jax.random.fold_in(state.key, _NEXT))
+        over = out.terminated | out.truncated
+        # No typed key may reach `cond`, whose inputs a `vmap` selects: jax's search for reused keys objects.
+        key = jax.random.fold_in(state.key, jnp.uint32(_NEXT) + over)
+        bits, impl = jax.random.key_data(key), jax.random.key_impl(key)
+
+        def fresh() -> tuple[dict[str, Any], Any]:
+            first = self._draw(scenes, jax.random.wrap_key_data(bits, impl=impl))
             seen = None
             if self.sim.observation is not None:
                 seen = self.sim.observe(_at(scenes, first.index), first)
-            return first, seen
+            return _keyless(first), seen
 
-        over = out.terminated | out.truncated
-        now, seen = lax.cond(over, fresh, lambda: (after, out.observation))
+        parts, seen = lax.cond(over, fresh, lambda: (_keyless(after), out.observation))
+        now = SimState(**parts, key=key)
         return now, out._replace(observation=seen, final_observation=out.observation)
 
     def _draw(self, scenes: Scene, key: Key[Array, ""]) -> SimState:
@@ -67,3 +73,8 @@ class AutoReset(eqx.Module):
 
 def _at(scenes: Scene, index: Int32[Array, ""]) -> Scene:
     return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(jnp.asarray(leaf), index, keepdims=False), scenes)
+
+
+def _keyless(state: SimState) -> dict[str, Any]:
+    """The fields but the key."""
+    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "key"}

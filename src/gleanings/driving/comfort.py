@@ -5,6 +5,7 @@ not wholly valid are left out. The jerk is the first derivative, by the same fil
 looked at where 21 samples are valid. Source: Savitzky & Golay 1964; bounds: nuPlan's, recalled (design page 3.8).
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32
@@ -39,7 +40,7 @@ def comfort(scene: Scene, trajectory: Trajectory) -> Metric:
     Defined for vehicles and cyclists with 11 valid steps in a row. Longitudinal and lateral: along and across the yaw
     of the middle sample. Source: see this module.
     """
-    kind = scene.objects.kind
+    kind, trajectory = jnp.asarray(scene.objects.kind), jax.tree.map(jnp.asarray, trajectory)
     rides = (kind == int(Kind.VEHICLE)) | (kind == int(Kind.CYCLIST))
     if trajectory.x.shape[0] < WINDOW:
         return Metric(jnp.zeros(kind.shape, bool), jnp.zeros(kind.shape, bool))

@@ -22,7 +22,12 @@ _DEFAULT = CompileConfig()
 _OBJECTS, _SEGMENTS, _WINDOWS = (32, 64, 128, 256), (1024, 2048, 4096, 8192, 16384), (32, 64, 96, 128, 256)
 # Smallest sizes by letter; above them powers of two, so that scenes of one kind share their shapes.
 _LEAST = {"C": 16384, "I": 16384, "J": 16384, "P": 1024, "L": 128, "S": 16, "R": 4096}
-_MOST = {"E": 65535, "P": 65535, "L": 32767, "S": 32767}
+_MOST = {
+    "E": (65535, "road edge segments"),
+    "P": (65535, "lane segments"),
+    "L": (32767, "lanes"),
+    "S": (2048, "lights"),
+}
 
 
 def compile_scene(raw: RawScene, config: CompileConfig = _DEFAULT) -> Scene:
@@ -31,6 +36,9 @@ def compile_scene(raw: RawScene, config: CompileConfig = _DEFAULT) -> Scene:
     Local = world - origin in float64, then float32. Raises: DataError for a scene without a valid object at the start
     or too large for the arrays; ConfigError for sizes in `config` that cannot hold it.
     """
+    if len(raw.times) < 2:
+        raise DataError(f"{len(raw.times)} steps in scene {raw.name!r}; expected at least 2", raw.source or None)
+    _check_counts({"L": sum(feature.kind == "lane" for feature in raw.features), "S": len(raw.lights)})
     origin = origin_of(raw)
     lines = local_lines(raw, origin)
     kept = keep_tracks(raw, origin, _most_objects(config))
@@ -89,9 +97,7 @@ def _most_objects(config: CompileConfig) -> int:
 
 def _buckets(scene: Scene, config: CompileConfig) -> dict[str, int]:
     sizes = sizes_of(scene)
-    for letter, most in _MOST.items():
-        if sizes[letter] > most:
-            raise DataError(f"{sizes[letter]:,} of {_NAMES[letter]}; a scene holds {most:,}. Cut the scene")
+    _check_counts(sizes)
     if config.segments is not None and config.segments < sizes["E"]:
         raise ConfigError(f"segments = {config.segments}, but the scene has {sizes['E']}; leave it out")
     chosen = {letter: _power(sizes[letter], least) for letter, least in _LEAST.items()}
@@ -104,7 +110,10 @@ def _buckets(scene: Scene, config: CompileConfig) -> dict[str, int]:
     return chosen
 
 
-_NAMES = {"E": "road edge segments", "P": "lane segments", "L": "lanes", "S": "lights"}
+def _check_counts(sizes: dict[str, int]) -> None:
+    for letter, (most, name) in _MOST.items():
+        if sizes.get(letter, 0) > most:
+            raise DataError(f"{sizes[letter]:,} {name}; a scene holds {most:,}. Cut the scene")
 
 
 def _bucket(size: int, buckets: tuple[int, ...]) -> int:

@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
+from gleanings.core.errors import DataError
 from gleanings.driving.scene import Edges
 
 Points = Float[np.ndarray, "_ 3"]
 _APART_M, _JOIN_M, _RISE_M = 1e-3, 1e-2, 0.5
-_CANDIDATES, _LEVELS = 8, 40
+_CANDIDATES, _LEVELS, _MAX_SEGMENTS = 8, 40, 1 << 16
 
 
 def compile_edges(polylines: Sequence[tuple[Points, bool]], *, simplify_m: float) -> Edges:
@@ -22,10 +23,9 @@ def compile_edges(polylines: Sequence[tuple[Points, bool]], *, simplify_m: float
 
     Points less than 1 mm apart (in plan) are one, an end within 1 cm of a start is joined to it, runs that stay within
     `simplify_m` of a chord become one segment (Douglas-Peucker in space), and segments that rise more than 0.5 m are
-    left out. Source: ours.
+    cut, since each has but one height. DataError: more segments than 16 bits number. Source: ours.
     """
-    chains = [(_thin(points, simplify_m), closed) for points, closed in join_polylines(polylines)]
-    chains = [(points, closed) for points, closed in chains if len(points) > 1]
+    chains = [(_cut_rises(_thin(points, simplify_m)), closed) for points, closed in join_polylines(polylines)]
     if not chains:
         return Edges(*(np.zeros(0, np.float32) for _ in Edges._fields))
     a = np.concatenate([points[:-1] for points, _ in chains])
@@ -164,26 +164,35 @@ def _neighbours(
     return before, after
 
 
+def _cut_rises(points: Points) -> Points:
+    """Points with more between those that differ in height by over 0.5 m, but none closer than 0.5 m in plan."""
+    along = np.diff(points, axis=0)
+    most = np.maximum(np.hypot(along[:, 0], along[:, 1]) // _RISE_M, 1)
+    pieces = np.minimum(np.ceil(np.abs(along[:, 2]) / _RISE_M).clip(1), most)
+    if pieces.sum() > _MAX_SEGMENTS:
+        raise DataError(f"a road edge rises so much that it needs {pieces.sum():.0f} segments; cut the scene")
+    owner = np.repeat(np.arange(len(along)), pieces.astype(int))
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    share = (np.arange(len(owner)) - first[owner]) / pieces[owner]
+    return np.concatenate([points[owner] + share[:, None] * along[owner], points[-1:]])
+
+
 def _segments(
     a: Float[np.ndarray, "E 3"],
     b: Float[np.ndarray, "E 3"],
     before: Int[np.ndarray, " E"],
     after: Int[np.ndarray, " E"],
 ) -> Edges:
-    """Segments from a to b with the normals at their ends; those that rise too much are left out and open a chain."""
-    along = (b - a)[:, :2]
+    """Segments from a to b, with the normals at their ends."""
+    index, along = np.arange(len(a)), (b - a)[:, :2]
     square = (along * along).sum(1)
-    kept = (np.abs(b[:, 2] - a[:, 2]) <= _RISE_M) & (square > 0)
-    index = np.arange(len(a))
-    before, after = np.where(kept[before], before, index), np.where(kept[after], after, index)
-    unit = along / np.sqrt(np.maximum(square, 1e-12))[:, None]
+    unit = along / np.sqrt(square)[:, None]
     left = np.stack([-unit[:, 1], unit[:, 0]], 1)
-    own = (before == index, after == index)
-    at_a = _vertex_normal(left[before], left, own[0])
-    at_b = _vertex_normal(left, left[after], own[1])
+    at_a = _vertex_normal(left[before], left, before == index)
+    at_b = _vertex_normal(left, left[after], after == index)
     height = (a[:, 2] + b[:, 2]) / 2
-    columns = (a[:, 0], a[:, 1], along[:, 0], along[:, 1], 1 / np.maximum(square, 1e-12), height, *at_a.T, *at_b.T)
-    return Edges(*(column[kept].astype(np.float32) for column in columns))
+    columns = (a[:, 0], a[:, 1], along[:, 0], along[:, 1], 1 / square, height, *at_a.T, *at_b.T)
+    return Edges(*(column.astype(np.float32) for column in columns))
 
 
 def _vertex_normal(

@@ -57,7 +57,7 @@ def iter_scenes(
     What cannot be read is a SceneError in its place, and reading goes on behind it; in folders maps beside their scenes
     and plain text are passed over. `config` is for raw files. `workers` > 0: as many processes read and compile, with
     the same result; a script that asks for them needs the usual `if __name__ == "__main__":`. Raises: DataError for a
-    path that leads to no file, ConfigError for a negative number of workers.
+    folder or pattern without files, ConfigError for a negative number of workers.
     """
     if workers < 0:
         raise ConfigError(f"workers is {workers}; expected 0 or more")

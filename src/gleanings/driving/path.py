@@ -20,7 +20,7 @@ class PathPoint(NamedTuple):
     ty: Array
 
 
-def wrap_arc(arc: Float[Array, "*s"], length: Float[Array, "*s"], closed: Bool[Array, "*s"]) -> Float[Array, "*s"]:
+def wrap_arc(arc: Float[Array, "*#s"], length: Float[Array, "*#s"], closed: Bool[Array, "*#s"]) -> Float[Array, "*#s"]:
     """`arc` of a closed path brought into [0, length); of an open path unchanged. Metres."""
     return jnp.where(closed, arc - length * jnp.floor(arc / jnp.maximum(length, 1.0)), arc)
 

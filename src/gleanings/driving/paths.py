@@ -5,8 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from gleanings.driving._polylines import turn
 from gleanings.driving._tracks import Tracks, extents
-from gleanings.driving.lanes import turn
 from gleanings.driving.match import AHEAD_M, AHEAD_RAD, Candidates, LaneIndex, follow, match_lanes
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Paths
@@ -42,18 +42,21 @@ def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
         loop = _loop(samples[k], length[k], line)
         if loop is not None:
             samples[k], length[k], closed[k] = *loop, True
-    limit = _limits(index, samples, length, drives)
+    used = ((np.arange(SAMPLES) <= length[:, None]) | closed[:, None]) & drives[:, None]
+    limit = _limits(index, samples, used)
     x, y, z = samples.astype(np.float32).transpose(2, 0, 1).copy()
     return Paths(x, y, z, limit.astype(np.float32), length.astype(np.float32), closed)
 
 
 def thin_log(tracks: Tracks) -> Bool[np.ndarray, "T K"]:
-    """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step."""
+    """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step; none behind the
+    length of a path."""
     kept = np.zeros_like(tracks.valid)
-    at = np.full((len(tracks.index), 2), np.inf)
+    at, gone = np.full((len(tracks.index), 2), np.nan), np.zeros(len(tracks.index))
     for t, (place, valid) in enumerate(zip(tracks.base[..., :2], tracks.valid, strict=True)):
-        # The first valid pose is infinitely far from the place before it.
-        kept[t] = valid & ~(np.hypot(*(place - at).T) < _THIN_M)
+        away = np.hypot(*(place - at).T)  # NaN at the first valid pose
+        kept[t] = valid & ~(away < _THIN_M) & (gone < SAMPLES)
+        gone[kept[t]] += np.nan_to_num(away[kept[t]])
         at[kept[t]] = place[kept[t]]
     return kept
 
@@ -131,6 +134,7 @@ def _joined(line: Line, yaw: float, ahead: Line | None) -> tuple[Line, bool]:
     u = np.linspace(0, 1, 9)[1:, None]
     curve = (1 + 2 * u) * (1 - u) ** 2 * line[-1] + u**2 * (3 - 2 * u) * onto
     curve = curve + size * (u * (1 - u) ** 2 * tangent - u**2 * (1 - u) * way)
+    curve[:, 2:] = (1 - u) * line[-1, 2] + u * onto[2]
     rest = ahead[reached > size + 1e-6]
     return np.vstack([line, curve, rest]), False
 
@@ -178,14 +182,10 @@ def _loop(
 
 
 def _limits(
-    index: LaneIndex,
-    samples: Float[np.ndarray, "K Q 3"],
-    length: Float[np.ndarray, " K"],
-    drives: Bool[np.ndarray, " K"],
+    index: LaneIndex, samples: Float[np.ndarray, "K Q 3"], wanted: Bool[np.ndarray, "K Q"]
 ) -> Float[np.ndarray, "K Q"]:
-    """Speed limit of the nearest lane within 2 m and 45 degrees of each sample, m/s; NaN: none."""
+    """Speed limit of the nearest lane within 2 m and 45 degrees of each `wanted` sample, m/s; NaN: none."""
     limit = np.full(samples.shape[:2], np.nan)
-    wanted = (np.arange(SAMPLES) <= length[:, None]) & drives[:, None]
     if index.tree is None or np.isnan(index.graph.limit).all():
         return limit
     step = np.diff(samples, axis=1, append=samples[:, -1:])

@@ -25,6 +25,7 @@ from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Pose, Scene, Trajectory
 from gleanings.driving.state import Rollout, SimState, StepOutput
 
+_next_state = eqx.filter_jit(next_state)
 Reward = Callable[[Scene, SimState, SimState, dict], Array]
 
 
@@ -127,7 +128,7 @@ class Simulator(eqx.Module):
 
         Rows of objects that are not controlled or not alive are ignored. ConfigError: another shape or dtype.
         """
-        state, out, _ = next_state(self, _on_device(scene), state, action, key)
+        state, out, _ = _next_state(self, _on_device(scene), state, action, key)
         return state, out
 
     def rollout(

@@ -105,11 +105,14 @@ class _Machine:
     def run(self) -> Any:
         """Until STOP; the one thing on the stack then."""
         for _ in range(_MAX_OPS):
-            code = self.take(1)
+            code = self.data[self.at : self.at + 1]
+            self.at += 1
             if code == b".":
                 break
             if code in _REFUSED:
                 raise DataError(f"the pickle asks for {_REFUSED[code]}, which could run code; refused")
+            if not code:
+                raise DataError("the pickle ends without its last instruction")
             if code not in _OPS:
                 raise DataError(f"instruction {code!r} is not one that plain data needs; refused")
             _OPS[code](self)
