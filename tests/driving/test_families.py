@@ -271,7 +271,7 @@ def test_bad_arguments_are_refused():
 
 
 def test_families_take_turns(monkeypatch):
-    empty = Scene(*[0] * len(Scene._fields))
+    empty = Scene._make([0] * len(Scene._fields))
     monkeypatch.setattr(compiling, "compile_scene", lambda raw, config: empty._replace(scene_id=raw.name))
     names = [f"{family}-3-0" for family in list(FAMILIES)[:2]]
     assert [scene.scene_id for scene in make_scenes("all", seed=3, count=2)] == names
