@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,8 @@ def draw_frame(
 
     now: one row [N] of a trajectory, at state index `step`.
     """
-    film = _Film(scene, Trajectory(*(np.asarray(field)[None] for field in now)))
-    film.first = step
-    film.states[:, controlled] = np.where(film.trajectory.valid[:, controlled], 1, 0)
+    row = Trajectory(*(np.asarray(field)[None] for field in now))
+    film = _Film(scene, SimpleNamespace(trajectory=row, first=step, controlled=controlled))
     slots = np.flatnonzero(controlled & film.trajectory.valid[0])
     if len(slots):
         film.look_at(float(film.trajectory.x[0, slots[0]]), float(film.trajectory.y[0, slots[0]]), span)
