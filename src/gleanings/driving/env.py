@@ -115,9 +115,9 @@ class DrivingEnv(gymnasium.Env[np.ndarray, Any]):
             return None
         if self._scene is None or self._state is None:
             raise ConfigError("call reset() before render()")
-        state, scene = jax.device_get((self._state, self._scene._replace(raster=None)))
-        controlled = np.asarray(self.sim.controlled(self._scene))
-        return draw_frame(scene, Trajectory(*state.pose, state.alive), int(state.t), controlled)
+        now = Trajectory(*self._state.pose, self._state.alive)
+        shown = jax.device_get((now, self._state.t, self.sim.controlled(self._scene)))
+        return draw_frame(self.scenes[self._index], *shown)
 
     def close(self) -> None:
         """Let go of the present scene and state."""

@@ -1,6 +1,7 @@
 """Many environments in one compiled program, as a Gymnasium vector environment. Needs the extra `driving`. Ours."""
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -142,7 +143,8 @@ def _first(auto: AutoReset, scenes: Scene, keys: Key[Array, " n"]) -> tuple[SimS
         state = auto.reset(scenes, key)
         return state, auto.sim.observe(_scene(scenes, state), state)
 
-    return jax.vmap(one)(keys)
+    states, seen = jax.vmap(one)(keys)
+    return replace(states, key=jax.random.clone(keys)), seen
 
 
 @eqx.filter_jit
@@ -158,12 +160,20 @@ def _follow(auto: AutoReset, scenes: Scene, states: SimState, actions: Array) ->
     after, told = jax.vmap(one)(states, actions)
     over = told.terminated | told.truncated
 
-    def renewed() -> tuple[SimState, Array]:
-        fresh, seen = _first(auto, scenes, jax.vmap(jax.random.fold_in, (0, None))(after.key, _NEXT))
-        return jax.tree.map(partial(_choose, over), (fresh, seen), (after, told.seen))
+    keys = jax.vmap(jax.random.fold_in, (0, None))(after.key, _NEXT)
+
+    def renewed() -> tuple[dict[str, Any], Array]:
+        fresh, seen = _first(auto, scenes, keys)
+        return jax.tree.map(partial(_choose, over), (_keyless(fresh), seen), (_keyless(after), told.seen))
 
     # Not `AutoReset.step`: under `vmap` it would start an episode in every environment at every step.
-    return *lax.cond(jnp.any(over), renewed, lambda: (after, told.seen)), told
+    parts, seen = lax.cond(jnp.any(over), renewed, lambda: (_keyless(after), told.seen))
+    return SimState(**parts, key=jax.random.clone(jnp.where(over, keys, after.key))), seen, told
+
+
+def _keyless(states: SimState) -> dict[str, Any]:
+    """The fields but the key: jax's search for reused keys takes a key chosen by `cond` for one."""
+    return {field.name: getattr(states, field.name) for field in fields(states) if field.name != "key"}
 
 
 def _choose(over: Array, fresh: Array, old: Array) -> Array:
