@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving.families import FAMILIES, make_scenes
+from gleanings.driving.load import load_scenes
 from gleanings.driving.metrics import measure
 from gleanings.driving.scene import Scene, Trajectory
 
@@ -73,15 +75,15 @@ def test_permuted_objects_permute_the_metrics():
         )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_rigid_motion_changes_no_distance(seed):
     scene, trajectory = random_scene(seed)
     found = measure(scene, trajectory)
     moved = measure(_moved(scene), _turned(trajectory))
+    doubt = oracle.measure(scene, trajectory, int(scene.start))
     for name, (value, mask) in found.items():
         if np.asarray(value).dtype == bool:
-            doubt = oracle.measure(scene, trajectory, int(scene.start))[name][2]
-            assert (np.asarray(value) == moved[name].value)[np.asarray(mask) & ~doubt].all(), name
+            assert (np.asarray(value) == moved[name].value)[np.asarray(mask) & ~doubt[name][2]].all(), name
         elif name != "ttc_s":
             sure = np.asarray(mask) & np.asarray(moved[name].mask)
             assert np.abs(np.asarray(value) - moved[name].value)[sure].max(initial=0) < 3e-3, name
@@ -120,3 +122,24 @@ def test_unknown_names_and_wrong_shapes_are_refused():
         measure(scene, trajectory, ["crash"])
     with pytest.raises(ConfigError, match=r"shape \(1, 8\); at least 2 rows of 8 objects"):
         measure(scene, jax.tree.map(lambda field: field[:1], trajectory))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_metrics_are_those_of_the_oracle_on_every_family(family):
+    _check_drifting(make_scenes(family, seed=3)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["motion_data_one_example", "motion_data_one_scenario"])
+def test_all_metrics_are_those_of_the_oracle_on_real_scenes(shared_data, name):
+    _check_drifting(load_scenes(shared_data / "driving" / "waymo-open-dataset" / f"{name}.tfrecord")[0])
+
+
+def _check_drifting(scene: Scene) -> None:
+    """Objects that leave their log by a metre or two within 25 steps."""
+    first, n = int(scene.start), scene.log.x.shape[1]
+    rows = Trajectory(*(field[first : first + 26] for field in scene.log))
+    drift = np.linspace(0, 1, 26)[:, None] * np.random.default_rng(0).normal(0, 1, (2, 1, n))
+    x, y = (np.where(rows.valid, v + d, 0).astype(np.float32) for v, d in zip(rows[:2], drift, strict=True))
+    assert_agrees(scene, rows._replace(x=x, y=y))

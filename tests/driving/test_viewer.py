@@ -155,7 +155,7 @@ def test_every_control_does_what_it_says(scene: Scene, tmp_path: Path, browser):
     assert all(said[name] is True for name in ("moved", "picked", "zoomed", "panned", "followed", "fitted"))
     assert said["heading"].startswith("vehicle")
     assert (said["strips"], said["playing"], said["paused"]) == (3, "1", "0")
-    assert 5 <= said["ran"] <= 30
+    assert 1 <= said["ran"] <= 30
 
 
 def test_a_frame_can_be_named_in_the_address(scene: Scene, tmp_path: Path, browser):

@@ -249,6 +249,8 @@ def _run(drive: "Drive", folder: Path, resume: bool) -> None:
     except (KeyboardInterrupt, SystemExit):
         print(f"stopped; continue with: gleanings resume {folder}", file=sys.stderr)
         raise
+    for error in found.skipped:
+        print(f"skipped: {error}", file=sys.stderr)
     print(found.evaluation.table())
     for number, page in found.replays:
         print(f"replay of scene {number}: {page}")

@@ -50,8 +50,10 @@ class ObserveConfig:
     """Steps of history, the present one included (H); needs `SimConfig.history >= frames - 1`."""
     road: int = 64
     """Nearest road points (R)."""
+    lights: int = 4
+    """Nearest stop lines of traffic lights (S)."""
     radius_m: float = 60.0
-    """Road points and objects beyond are masked."""
+    """Road points, objects and stop lines beyond are masked."""
     route: int = 40
     """Points of the path ahead, 2 m apart."""
 

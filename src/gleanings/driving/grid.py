@@ -1,7 +1,7 @@
 """Plane grids that hold, for each 2 m cell, the few edge or lane segments that can be nearest to a point of it.
 
 A cell with centre c and half diagonal r lists {s: d_s(c) <= min d(c) + 2 r}; since |d_s(q) - d_s(c)| <= r, the nearest
-segment of every point q of the cell is among them. Source: ours.
+segment of every point q of the cell is among them; those that others beat all over the cell are dropped. Source: ours.
 """
 
 import numpy as np
@@ -215,6 +215,6 @@ def _store(
     window = max(int(counts.max(initial=0)), 1)
     items = np.concatenate([segment[entry], np.full(window, empty)]).astype(np.uint16)
     start = np.where(counts > 0, start[which], len(entry)).astype(np.int32)
-    far = np.where(counts > Grid.SHORT, 2, far).astype(np.int8)
+    far = np.where((far == 0) & (counts <= Grid.SHORT), 2, far).astype(np.int8)
     corner = (np.float32(frame.x0), np.float32(frame.y0), np.int32(frame.nx), np.int32(frame.ny))
     return Grid(*corner, start, items, np.arange(window, dtype=np.int32), far)

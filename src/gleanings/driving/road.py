@@ -162,7 +162,7 @@ def _search(
     found = scan(start, min(short, whole), *points)
     if whole <= short:
         return found
-    rank = jnp.cumsum((inside & (_at(grid.far, cell) == 2)).astype(jnp.int32))
+    rank = jnp.cumsum((inside & (_at(grid.far, cell) == 0)).astype(jnp.int32))
     size = min(_LONG, len(rank))
 
     def again(carry: tuple[Array, Found]) -> tuple[Array, Found]:

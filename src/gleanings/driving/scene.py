@@ -54,8 +54,8 @@ class Grid(NamedTuple):
     x0, y0: lower left corner. nx, ny: i32. start: i32 [C], first entry of a cell's list in `items`. items: u16 [I],
     indices that the lists hold, rising within a list; lists overlap in memory, whatever stands behind a list is a
     harmless candidate, and `items` is padded so that start + window never leaves it. slots: i32 [M] = 0..M-1, whose
-    length is the longest list. far: i8 [C]: 0: has a list; 2: a list longer than `SHORT`; +1 or -1: no edge within
-    30 m, and the cell lies off (+1) or on (-1) the road.
+    length is the longest list. far: i8 [C]: 0: has a list; 2: a list of at most `SHORT` entries; +1 or -1: no edge
+    within 30 m, and the cell lies off (+1) or on (-1) the road.
     """
 
     x0: Array

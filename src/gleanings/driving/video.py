@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw
 
 from gleanings.core.errors import ConfigError
@@ -38,6 +38,25 @@ def save_video(scene: Scene, rollout: Any, path: str | Path, fps: int = 10) -> P
     else:
         _write_mp4(out, list(frames), fps)
     return out
+
+
+def draw_frame(
+    scene: Scene, now: Trajectory, step: int, controlled: Bool[np.ndarray, " N"], span: float = 100.0
+) -> UInt8[np.ndarray, "640 640 3"]:
+    """RGB picture of the square of `span` metres around the first controlled object, else around the middle of the log.
+
+    now: one row [N] of a trajectory, at state index `step`.
+    """
+    film = _Film(scene, Trajectory(*(np.asarray(field)[None] for field in now)))
+    film.first = step
+    film.states[:, controlled] = np.where(film.trajectory.valid[:, controlled], 1, 0)
+    slots = np.flatnonzero(controlled & film.trajectory.valid[0])
+    if len(slots):
+        film.look_at(float(film.trajectory.x[0, slots[0]]), float(film.trajectory.y[0, slots[0]]), span)
+    else:
+        seen = np.asarray(scene.log.valid)
+        film.look_at(*(float(np.asarray(a)[seen].mean()) for a in (scene.log.x, scene.log.y)), span)
+    return np.asarray(next(film.frames()))
 
 
 def _write_mp4(out: Path, frames: list[Image.Image], fps: int) -> None:
@@ -80,6 +99,12 @@ class _Film:
         # Video codecs want even sides.
         sides = 2 * np.ceil(extent * self.scale / _FINER / 2).astype(int) * _FINER
         self.size: tuple[int, int] = (int(sides[0]), int(sides[1]))
+
+    def look_at(self, x: float, y: float, span: float) -> None:
+        """Frame a square of `span` metres around a point."""
+        self.low = np.array([x, y]) - span / 2
+        self.scale = _PIXELS * _FINER / span
+        self.size = (_PIXELS * _FINER, _PIXELS * _FINER)
 
     def place(self, x: Float[np.ndarray, "..."], y: Float[np.ndarray, "..."]) -> Float[np.ndarray, "... 2"]:
         """Pixels of local metres."""
