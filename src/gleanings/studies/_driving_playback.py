@@ -63,7 +63,7 @@ def _simulator(arm: str) -> tuple[Simulator, Any]:
     if arm == LOG:
         return Simulator(SimConfig(controlled=(), metrics=METRICS), dynamics=Bicycle(), agents=LogPlayback()), None
     dynamics = DYNAMICS[arm]
-    config = SimConfig(controlled="vehicles", metrics=METRICS)
+    config = SimConfig(controlled="vehicles", metrics=METRICS, log_end="remove")
     return Simulator(config, dynamics=dynamics, agents=LogPlayback()), expert(dynamics)
 
 

@@ -34,9 +34,7 @@ def reactivity(family: str, seed: int, count: int, objects: int, steps: int, rep
 def confronted(name: str, scenes: Sequence[Scene], steps: int | None, replays: Path) -> dict[str, Any]:
     """By agents and ego, for each scene 0 or 1: whether the ego touched something, and whether it was not to blame for
     its first contact. A page shows the scene in which log and IDM differ most, in all arms."""
-    found = {
-        agents: {ego: {what: [0] * len(scenes) for what in OUTCOMES} for ego in EGOS} for agents in AGENTS
-    }
+    found = {agents: {ego: {what: [0] * len(scenes) for what in OUTCOMES} for ego in EGOS} for agents in AGENTS}
     shown: tuple[int, int, Any] = (-1, 0, None)
     for length in sorted({min(steps_left(s), steps or steps_left(s)) for s in scenes}):
         alike = [index for index, s in enumerate(scenes) if min(steps_left(s), steps or steps_left(s)) == length]
@@ -56,7 +54,9 @@ def confronted(name: str, scenes: Sequence[Scene], steps: int | None, replays: P
 
 
 def _difference(found: dict[str, Any], index: int) -> int:
-    return sum(abs(found["log"][ego]["not_at_fault"][index] - found["idm"][ego]["not_at_fault"][index]) for ego in BRAKING)
+    return sum(
+        abs(found["log"][ego]["not_at_fault"][index] - found["idm"][ego]["not_at_fault"][index]) for ego in BRAKING
+    )
 
 
 def _save(name: str, scene: Scene, rollouts: Rollout, folder: Path) -> str:
@@ -100,5 +100,10 @@ def _shown(rollout: Rollout) -> Rollout:
     """What a replay page needs; the rest of a rollout is left out."""
     empty = jnp.zeros(())
     return rollout._replace(
-        reward=empty, done=empty, terminated=empty, truncated=empty, actions=empty, state=empty  # pyright: ignore[reportArgumentType]
+        reward=empty,
+        done=empty,
+        terminated=empty,
+        truncated=empty,
+        actions=empty,
+        state=empty,  # pyright: ignore[reportArgumentType]
     )

@@ -135,4 +135,3 @@ def map_points(raw: RawScene) -> int:
 def steps_left(scene: Scene) -> int:
     """Steps from the start of a scene to the end of its log."""
     return scene.log.x.shape[0] - 1 - int(scene.start)
-
