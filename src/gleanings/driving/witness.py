@@ -101,8 +101,8 @@ def witnesses(scene: Scene, rollout: Any, events: Iterable[str] = EVENTS) -> lis
     view = _View(scene, int(rollout.first), rows, _Box(rows.x, rows.y, rows.yaw, *sizes))
     found = []
     for event in (name for name in EVENTS if name in events and name in rollout.metrics):
-        value, mask = (np.asarray(part, bool) for part in rollout.metrics[event])
-        step, slot = np.nonzero(value & mask)
+        metric = rollout.metrics[event]
+        step, slot = np.nonzero(np.asarray(metric.value) & np.asarray(metric.mask))
         if len(step):
             seen = _FINDERS[event](view, step + 1, slot)
             place = np.concatenate([seen.start, seen.end], axis=1).tolist()
