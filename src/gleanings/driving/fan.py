@@ -1,6 +1,6 @@
 """What if the ego did this instead: many short futures from one state, in one program that shares log and map."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -64,14 +64,20 @@ def fan(
 
 @eqx.filter_jit
 def _plans(sim: Simulator, scene: Scene, state: SimState, actions: Array, key: Array, steps: int) -> Rollout:
-    def one(rows: Array) -> Rollout:
-        future = sim.rollout(scene, Plan(rows, state.t), key, steps, state=state)
-        # Typed keys cannot be joined where jax guards their reuse; their bits can.
-        return future._replace(state=_with_key(future.state, jax.random.key_data(future.state.key)))
+    return many(lambda rows: sim.rollout(scene, Plan(rows, state.t), key, steps, state=state), actions)
 
-    chunked = jax.default_backend() == "cpu" and len(actions) > _CPU_CHUNK
-    futures = jax.lax.map(one, actions, batch_size=_CPU_CHUNK) if chunked else jax.vmap(one)(actions)
-    return futures._replace(state=_with_key(futures.state, jax.random.wrap_key_data(futures.state.key)))
+
+def many(one: Callable[[Array], Rollout], items: Shaped[Array, "K ..."]) -> Rollout:
+    """`one` of each of K items in one vmap, on a CPU in chunks of 8: a `Rollout` with a leading axis K."""
+
+    def plain(item: Array) -> Rollout:
+        rollout = one(item)
+        # Typed keys cannot be joined where jax guards their reuse; their bits can.
+        return rollout._replace(state=_with_key(rollout.state, jax.random.key_data(rollout.state.key)))
+
+    chunked = jax.default_backend() == "cpu" and len(items) > _CPU_CHUNK
+    rollouts = jax.lax.map(plain, items, batch_size=_CPU_CHUNK) if chunked else jax.vmap(plain)(items)
+    return rollouts._replace(state=_with_key(rollouts.state, jax.random.wrap_key_data(rollouts.state.key)))
 
 
 def _with_key(state: SimState, key: Array) -> SimState:
