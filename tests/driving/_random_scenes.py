@@ -42,6 +42,8 @@ def common_size(scenes: list[Scene]) -> list[Scene]:
     """The scenes, grown to one size, so that they share compiled programs."""
     sizes = [sizes_of(scene) for scene in scenes]
     largest = {letter: max(size[letter] for size in sizes) for letter in sizes[0]}
+    for entries, window in ("IM", "JK"):  # a longer window needs more entries behind the last list
+        largest[entries] = max(size[entries] + largest[window] - size[window] for size in sizes)
     return [grow(scene, largest) for scene in scenes]
 
 
