@@ -97,7 +97,7 @@ def test_points_that_say_nothing_are_passed_over():
 
 def test_bounds_without_end_are_refused(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(DataError, match="pieces of up to"):
-        edges_from_bounds([np.array([[0.0, 0, 0], [1e300, 0, 0]])], [])
+        edges_from_bounds([np.array([[0.0, 0, 0], [9e7, 0, 0]])], [])
     monkeypatch.setattr("gleanings.driving.readers._areas._MAX_WORK", 10_000_000)
     many = [[np.tile(box(-100, -100, 100, 100), (2000, 1))]] * 5000
     with pytest.raises(DataError, match="one place"):

@@ -176,7 +176,7 @@ WRONG = {
     "half a bound": (f"<commonRoad>{lanelet(1, [(0, 0)], [(0, 0), (1, 1)])}</commonRoad>", "fewer than two"),
     "a number": (f"<commonRoad>{ROAD[0].replace('50', 'fifty', 1)}</commonRoad>", "no number"),
     "a lane as long as the sky": (
-        f"<commonRoad timeStepSize='1'>{ROAD[0].replace('50', '1e300')}{EGO.format('')}</commonRoad>",
+        f"<commonRoad timeStepSize='1'>{ROAD[0].replace('50', '9e7')}{EGO.format('')}</commonRoad>",
         "pieces",
     ),
 }

@@ -58,7 +58,7 @@ def test_lists_are_short_and_equal_ones_stored_once(winding):
     assert len(lists) == sum(count > 0 for count in own.values())
     assert all(list(one) == sorted(set(one)) for one in lists)
     count = np.array([own[start] for start in grid.start.tolist()])
-    np.testing.assert_array_equal(grid.far == 2, count > Grid.SHORT)
+    np.testing.assert_array_equal(grid.far == 0, count > Grid.SHORT)
     assert len(grid.far) == frame.nx * frame.ny
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tests.driving._raw import junction, line, ring_road, straight_road
 
-from gleanings.driving.lanes import LaneGraph, build_graph, lane_segments, near_links, resample, simplify
+from gleanings.driving._polylines import resample, simplify
+from gleanings.driving.lanes import LaneGraph, build_graph, lane_segments, near_links
 from gleanings.driving.match import LaneIndex, match_lanes, route
 from gleanings.driving.raw import MapFeature
 from gleanings.driving.readers.detect import iter_raw

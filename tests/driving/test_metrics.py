@@ -1,65 +1,19 @@
 """All metrics against the NumPy oracle on random scenes, and their invariances."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gleanings.core.errors import ConfigError
+from gleanings.driving.families import FAMILIES, make_scenes
+from gleanings.driving.load import load_scenes
 from gleanings.driving.metrics import measure
-from gleanings.driving.raw import DEFAULT_SIZE, Kind
 from gleanings.driving.scene import Scene, Trajectory
 
 from . import _metric_oracle as oracle
-from ._metric_scenes import build, drive, track
-
-STEPS = 24
-
-
-def random_scene(seed: int) -> tuple[Scene, Trajectory]:
-    """Eight objects that weave along a road with edges, lanes and lights, with gaps; and a motion near their log."""
-    rng = np.random.default_rng(seed)
-    tracks = []
-    for _ in range(8):
-        kind = Kind(rng.integers(4))
-        yaw = rng.choice([0.0, 0.3, np.pi - 0.01, -np.pi / 2]) + rng.normal(0, 0.1)
-        motion = drive(
-            rng.uniform(-20, 20), rng.uniform(-8, 8), yaw, rng.choice([0, 0.3, 5, 12]), STEPS, rng.normal(0, 0.1)
-        )
-        valid = np.ones(STEPS, bool)
-        valid[: rng.integers(0, 6)] = False
-        valid[rng.integers(0, STEPS) :][: rng.integers(0, 4)] = False
-        size = tuple(np.array(DEFAULT_SIZE[kind]) * rng.uniform(0.8, 1.3))
-        goal = (*motion[-1, :2], 2.0) if rng.random() < 0.7 else None
-        z = float(rng.choice([0.8, 0.8, 0.8, 6.5]))
-        tracks.append(track(motion, kind, valid * (rng.random() < 0.9), size=size, z=z, goal=goal))
-    x = np.linspace(-60, 60, 9)
-    lines = [(np.stack([x[::d], y + rng.normal(0, 0.5, 9), np.zeros(9)], 1)) for d, y in ((1, -6), (-1, 7))]
-    lanes = [(np.stack([x[::d], np.full(9, y), np.zeros(9)], 1), v) for d, y, v in ((1, -2, 8.0), (-1, 2, np.nan))]
-    states = rng.choice([0, 1, 4, 4, 6, 7], (3, STEPS // 6)).repeat(6, 1)
-    lights = [(states[k], rng.uniform(-15, 15), y, yaw) for k, (y, yaw) in enumerate(((-2, 0), (2, 3.1), (-3, 0.4)))]
-    some = rng.random(3) < 0.9
-    scene = build(tracks, lines, lanes, lights, start=int(rng.integers(3)))
-    # What is not there is padding, so that one compiled program serves all scenes.
-    nothing = np.float32(np.inf)
-    scene = scene._replace(
-        edges=scene.edges._replace(z=np.where(some[0], scene.edges.z, nothing)),
-        lanes=scene.lanes._replace(z=np.where(some[1], scene.lanes.z, nothing)),
-        lights=scene.lights._replace(exists=scene.lights.exists & some[2]),
-    )
-    return scene, _near_the_log(scene, rng)
-
-
-def _near_the_log(scene: Scene, rng: np.random.Generator) -> Trajectory:
-    """From the start to past the log: drifting away from it, with gaps of its own."""
-    log, first = scene.log, int(scene.start)
-    rows = np.minimum(first + np.arange(STEPS), STEPS - 1)
-    shape = (len(rows), log.x.shape[1])
-    drift = np.linspace(0, 1, len(rows))[:, None] * rng.normal(0, 1.5, (3, 1, shape[1]))
-    noise = rng.normal(0, 0.02, (4, *shape))
-    valid = log.valid.any(0) & (rng.random(shape) < 0.97)
-    fields = [log.x[rows] + drift[0] + noise[0], log.y[rows] + drift[1], log.z[rows], log.yaw[rows] + drift[2] * 0.1]
-    fields += [log.vx[rows] + noise[2], log.vy[rows] + noise[3]]
-    return Trajectory(*(np.where(valid, field, 0).astype(np.float32) for field in fields), valid)
+from ._metric_random import random_scene
 
 
 def assert_agrees(scene: Scene, trajectory: Trajectory) -> dict[str, int]:
@@ -97,3 +51,95 @@ def test_all_metrics_are_those_of_the_oracle(seed):
 @settings(max_examples=500, deadline=None, derandomize=True)
 def test_all_metrics_are_those_of_the_oracle_on_many_scenes(seed):
     _check_random(seed)
+
+
+def test_permuted_objects_permute_the_metrics():
+    scene, trajectory = random_scene(7)
+    order = np.random.default_rng(0).permutation(8)
+
+    def take(part, axis=-1):
+        return type(part)(*(np.take(field, order, axis) for field in part))
+
+    other = scene._replace(
+        log=take(scene.log),
+        objects=take(scene.objects),
+        goals=take(scene.goals),
+        paths=take(scene.paths, 0),
+        lights=scene.lights._replace(arc=scene.lights.arc[order]),
+    )
+    found, permuted = measure(scene, trajectory), measure(other, take(trajectory))
+    for name, (value, mask) in found.items():
+        np.testing.assert_array_equal(np.asarray(mask)[..., order], permuted[name].mask, name)
+        np.testing.assert_allclose(
+            np.asarray(value, float)[..., order], np.asarray(permuted[name].value, float), atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_rigid_motion_changes_no_distance(seed):
+    scene, trajectory = random_scene(seed)
+    found = measure(scene, trajectory)
+    moved = measure(_moved(scene), _turned(trajectory))
+    doubt = oracle.measure(scene, trajectory, int(scene.start))
+    for name, (value, mask) in found.items():
+        if np.asarray(value).dtype == bool:
+            assert (np.asarray(value) == moved[name].value)[np.asarray(mask) & ~doubt[name][2]].all(), name
+        elif name != "ttc_s":
+            sure = np.asarray(mask) & np.asarray(moved[name].mask)
+            assert np.abs(np.asarray(value) - moved[name].value)[sure].max(initial=0) < 3e-3, name
+
+
+ANGLE, SHIFT = np.pi / 2, (3.0, -5.0)
+
+
+_VECTORS = (("x", "y", 1), ("ax", "ay", 1), ("vx", "vy", 0), ("dx", "dy", 0), ("nax", "nay", 0), ("nbx", "nby", 0))
+
+
+def _turned(part):
+    """A named tuple with points, directions and yaws turned by ANGLE, and points moved by SHIFT."""
+    fields = part._asdict()
+    for a, b, point in _VECTORS:
+        if a in fields:
+            u, v = fields[a].astype(float), fields[b].astype(float)
+            live = fields.get("valid", np.ones(u.shape, bool))
+            turned = (np.cos(ANGLE) * u - np.sin(ANGLE) * v, np.sin(ANGLE) * u + np.cos(ANGLE) * v)
+            fields[a], fields[b] = (
+                np.where(live, w + point * s, 0).astype(np.float32) for w, s in zip(turned, SHIFT, strict=True)
+            )
+    if "yaw" in fields:
+        fields["yaw"] = np.float32((fields["yaw"] + ANGLE + np.pi) % (2 * np.pi) - np.pi)
+    return type(part)(**fields)
+
+
+def _moved(scene: Scene) -> Scene:
+    parts = ("log", "edges", "lanes", "lights", "paths", "goals")
+    return scene._replace(**{name: _turned(getattr(scene, name)) for name in parts})
+
+
+def test_unknown_names_and_wrong_shapes_are_refused():
+    scene, trajectory = random_scene(0)
+    with pytest.raises(ConfigError, match=r"metric 'crash' is not known; known: collision, .*goal_reached"):
+        measure(scene, trajectory, ["crash"])
+    with pytest.raises(ConfigError, match=r"shape \(1, 8\); at least 2 rows of 8 objects"):
+        measure(scene, jax.tree.map(lambda field: field[:1], trajectory))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_metrics_are_those_of_the_oracle_on_every_family(family):
+    _check_drifting(make_scenes(family, seed=3)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["motion_data_one_example", "motion_data_one_scenario"])
+def test_all_metrics_are_those_of_the_oracle_on_real_scenes(shared_data, name):
+    _check_drifting(load_scenes(shared_data / "driving" / "waymo-open-dataset" / f"{name}.tfrecord")[0])
+
+
+def _check_drifting(scene: Scene) -> None:
+    """Objects that leave their log by a metre or two within 25 steps."""
+    first, n = int(scene.start), scene.log.x.shape[1]
+    rows = Trajectory(*(field[first : first + 26] for field in scene.log))
+    drift = np.linspace(0, 1, 26)[:, None] * np.random.default_rng(0).normal(0, 1, (2, 1, n))
+    x, y = (np.where(rows.valid, v + d, 0).astype(np.float32) for v, d in zip(rows[:2], drift, strict=True))
+    assert_agrees(scene, rows._replace(x=x, y=y))

@@ -1,6 +1,7 @@
 """Paths: along the log, then along the lanes; loops; standing, reversing and jittering objects; limits and lights."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,6 +120,10 @@ def test_limits_are_those_of_the_lanes_beneath() -> None:
     np.testing.assert_allclose(limit[0, :length], 16.0)
     assert np.isnan(limit[0, length + 1 :]).all()
     assert np.isnan(limit[1]).all()
+    ring = [replace(one, speed_limit=9.0) for one in ring_road(12.0)]
+    angle = 0.3 * np.arange(STEPS) / 12
+    car = track(12 * np.cos(angle), 12 * np.sin(angle), angle + np.pi / 2)
+    np.testing.assert_allclose(compile_scene(scene([car], ring)).paths.limit[0], 9.0)
 
 
 def test_heights_are_of_the_road_and_change_along_the_lane() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.driving._files import write_nocturne, write_scenarionet
 from tests.driving._raw import driving, light, scene, straight_road
 
 from gleanings.core.errors import ConfigError, DataError
@@ -148,6 +149,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, source: Path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         compile_files([source], tmp_path / "out", shard=2)
     monkeypatch.setattr(shards, "save_scenes", written)
+    (tmp_path / "out" / f".{whole.sources[0].files[2].name}.1.tmp").write_bytes(b"half")
     READ.clear()
     report = compile_files([source], tmp_path / "out", shard=2)
     assert RECORDS[6:] == READ
@@ -155,6 +157,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, source: Path, monkeyp
     for one, two in zip(report.sources[0].files, whole.sources[0].files, strict=True):
         assert one.name == two.name
         assert one.read_bytes() == two.read_bytes()
+    assert sorted((tmp_path / "out").iterdir()) == sorted(report.sources[0].files)
 
 
 def test_a_damaged_shard_is_made_again(tmp_path: Path, source: Path) -> None:
@@ -176,3 +179,13 @@ def test_sources_that_are_no_scenes_are_reported(tmp_path: Path) -> None:
 
 def test_names_are_kept(tmp_path: Path, scenes: list[Scene]) -> None:
     assert name_of(load_compiled(save_scenes(tmp_path, scenes)[0])[0]) == "by hand"
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_files(tmp_path: Path) -> None:
+    sources = [write_nocturne(tmp_path), write_scenarionet(tmp_path)]
+    alone = compile_files(sources, tmp_path / "alone")
+    many = compile_files(sources, tmp_path / "many", workers=2)
+    assert (alone.scenes, many.scenes, many.errors) == (2, 2, [])
+    for one, two in zip(alone.sources, many.sources, strict=True):
+        assert [file.read_bytes() for file in one.files] == [file.read_bytes() for file in two.files]

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from gleanings.driving._polylines import resample
 from gleanings.driving._tracks import Tracks, height_near
-from gleanings.driving.lanes import LaneGraph, resample
+from gleanings.driving.lanes import LaneGraph
 from gleanings.driving.paths import light_arcs
 from gleanings.driving.raw import RawScene
 from gleanings.driving.scene import Goals, Lights, Paths, Road

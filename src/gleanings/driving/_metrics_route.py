@@ -1,5 +1,6 @@
 """Metrics of an object's own log, path and goal, and of its limits. Source: design page 3.3, 3.8 (ours)."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
@@ -78,7 +79,7 @@ def infeasible(step: StepContext) -> Metric:
     gain = (along(after.pose) - speed) / step.scene.dt
     turn = wrap(after.yaw - before.yaw)
     arc = jnp.hypot(after.x - before.x, after.y - before.y) / jnp.sinc(turn / (2 * jnp.pi))
-    bend = largest_curvature(speed, limits)
+    bend = jax.vmap(largest_curvature)(speed, limits)
     fast = (gain < limits.brake - SLACK) | (gain > limits.accelerate + SLACK)
     sharp = (arc > TURN_M) & (jnp.abs(turn) > (bend + SLACK) * arc)
     walks = step.scene.objects.kind == int(Kind.PEDESTRIAN)

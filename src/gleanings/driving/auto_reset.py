@@ -16,7 +16,7 @@ from gleanings.driving.scene import Scene
 from gleanings.driving.sim import Simulator
 from gleanings.driving.state import SimState, StepOutput
 
-_NEXT, _PICK = 2**31 + 1, 2**31 + 2  # folded into the key of an episode: the key of the next one, the draw of its scene
+_PICK, _NEXT = 2**31 + 1, 2**31 + 2  # folded into a state's key: the draw of a scene, the key of the next state
 
 
 class AutoReset(eqx.Module):
@@ -42,18 +42,20 @@ class AutoReset(eqx.Module):
         """
         after, out = self.sim.step(_at(scenes, state.index), state, action, key)
 
-        key = jax.random.fold_in(state.key, _NEXT)
+        over = out.terminated | out.truncated
+        # No typed key may reach `cond`, whose inputs a `vmap` selects: jax's search for reused keys objects.
+        key = jax.random.fold_in(state.key, jnp.uint32(_NEXT) + over)
+        bits, impl = jax.random.key_data(key), jax.random.key_impl(key)
 
         def fresh() -> tuple[dict[str, Any], Any]:
-            first = self._draw(scenes, key)
+            first = self._draw(scenes, jax.random.wrap_key_data(bits, impl=impl))
             seen = None
             if self.sim.observation is not None:
                 seen = self.sim.observe(_at(scenes, first.index), first)
             return _keyless(first), seen
 
-        over = out.terminated | out.truncated
         parts, seen = lax.cond(over, fresh, lambda: (_keyless(after), out.observation))
-        now = SimState(**parts, key=jnp.where(over, key, state.key))
+        now = SimState(**parts, key=key)
         return now, out._replace(observation=seen, final_observation=out.observation)
 
     def _draw(self, scenes: Scene, key: Key[Array, ""]) -> SimState:
@@ -74,5 +76,5 @@ def _at(scenes: Scene, index: Int32[Array, ""]) -> Scene:
 
 
 def _keyless(state: SimState) -> dict[str, Any]:
-    """The fields but the key: jax's search for reused keys takes a key chosen by `cond` under `vmap` for one."""
+    """The fields but the key."""
     return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "key"}

@@ -36,6 +36,8 @@ def compile_scene(raw: RawScene, config: CompileConfig = _DEFAULT) -> Scene:
     Local = world - origin in float64, then float32. Raises: DataError for a scene without a valid object at the start
     or too large for the arrays; ConfigError for sizes in `config` that cannot hold it.
     """
+    if len(raw.times) < 2:
+        raise DataError(f"{len(raw.times)} steps in scene {raw.name!r}; expected at least 2", raw.source or None)
     _check_counts({"L": sum(feature.kind == "lane" for feature in raw.features), "S": len(raw.lights)})
     origin = origin_of(raw)
     lines = local_lines(raw, origin)

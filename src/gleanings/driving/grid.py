@@ -1,7 +1,7 @@
 """Plane grids that hold, for each 2 m cell, the few edge or lane segments that can be nearest to a point of it.
 
 A cell with centre c and half diagonal r lists {s: d_s(c) <= min d(c) + 2 r}; since |d_s(q) - d_s(c)| <= r, the nearest
-segment of every point q of the cell is among them. Source: ours.
+segment of every point q of the cell is among them; those that others beat all over the cell are dropped. Source: ours.
 """
 
 import numpy as np
@@ -10,10 +10,10 @@ from scipy.spatial import KDTree
 
 from gleanings.core.errors import DataError
 from gleanings.driving import _blocks
-from gleanings.driving._blocks import CELL_M, GATE_M, SLACK_M, Frame, Nodes, centres, point_to_line
-from gleanings.driving.scene import Edges, Grid, Lanes
+from gleanings.driving._blocks import SLACK_M, Frame, Nodes, centres, point_to_line
+from gleanings.driving.scene import CELL_M, GATE_M, LANE_M, REACH_M, Edges, Grid, Lanes
 
-MARGIN_M, REACH_M, LANE_M = 30.0, 30.0, 2.5
+MARGIN_M = 30.0
 _MAX_CELLS, _MAX_ITEMS = 1 << 22, 1 << 16
 _SNAP_M, _AWAY_M, _NEAR_M, _TRIED = 4.0, 1e6, 1.0, 8
 
@@ -103,25 +103,29 @@ def _beyond(
 ) -> tuple[Nodes, Int8[np.ndarray, " C"]]:
     """Nodes of 2 m without those of cells all of whose points lie beyond 30 m of every edge, and `Grid.far`.
 
-    Where only the slab lies beyond, one segment stays in the list, for its sign. A slab that no edge passes is road.
+    Lists of which the members disagree on the sign stay. Where only the slab lies beyond, one segment stays in the
+    list, for its sign. A slab that no edge passes is road.
     """
     beyond = _blocks.least(nodes, nodes.distance) > REACH_M + CELL_M / np.sqrt(2.0)
-    nearest = _blocks.first_least(nodes, np.where(_blocks.whole(nodes, z), nodes.distance, np.inf))
-    known = np.flatnonzero(beyond & (nearest >= 0))
-    x, y = centres(nodes, frame, CELL_M)
-    off = np.zeros(len(beyond), bool)
-    off[known] = is_off(x[known], y[known], edges, nodes.segment[nearest[known]])
+    pairs = np.flatnonzero(beyond[nodes.node])
+    x, y = (value[nodes.node[pairs]] for value in centres(nodes, frame, CELL_M))
+    off = np.zeros(len(nodes.node))
+    off[pairs] = is_off(x, y, edges, nodes.segment[pairs])
+    members = np.bincount(nodes.node, minlength=len(beyond))
+    offs = np.bincount(nodes.node, off, minlength=len(beyond))
+    beyond &= (offs == 0) | (offs == members)
     cell = nodes.iy * frame.nx + nodes.ix
-    total, outside, offs = (
-        np.bincount(cell[mask], minlength=frame.nx * frame.ny) for mask in (slice(None), beyond, beyond & off)
+    total, outside, off_road = (
+        np.bincount(cell[mask], minlength=frame.nx * frame.ny) for mask in (slice(None), beyond, beyond & (offs > 0))
     )
-    plain = (outside == total) & ((offs == 0) | (offs == total))
-    far = np.where(plain, np.where(offs > 0, 1, -1), 0).astype(np.int8)
+    plain = (outside == total) & ((off_road == 0) | (off_road == total))
+    far = np.where(plain, np.where(off_road > 0, 1, -1), 0).astype(np.int8)
     empty = np.flatnonzero(total == 0)
     far[empty] = np.where(_off_at_centre(empty, edges, frame), 1, -1)
-    alone = np.zeros(len(nodes.node), bool)
-    alone[nearest[known]] = True
-    needed = alone | ~(beyond & (nearest >= 0))[nodes.node]
+    # One that passes everywhere in the slab, if any does.
+    nearest = _blocks.first_least(nodes, nodes.distance + np.where(_blocks.whole(nodes, z), 0, _AWAY_M))
+    needed = ~beyond[nodes.node]
+    needed[nearest[beyond & (members > 0)]] = True
     return _blocks.keep(nodes, needed & ~plain[cell][nodes.node]), far
 
 
@@ -211,6 +215,6 @@ def _store(
     window = max(int(counts.max(initial=0)), 1)
     items = np.concatenate([segment[entry], np.full(window, empty)]).astype(np.uint16)
     start = np.where(counts > 0, start[which], len(entry)).astype(np.int32)
-    far = np.where(counts > Grid.SHORT, 2, far).astype(np.int8)
+    far = np.where((far == 0) & (counts <= Grid.SHORT), 2, far).astype(np.int8)
     corner = (np.float32(frame.x0), np.float32(frame.y0), np.int32(frame.nx), np.int32(frame.ny))
     return Grid(*corner, start, items, np.arange(window, dtype=np.int32), far)

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
-from gleanings.driving.lanes import LaneGraph, LaneSamples, bends, sample_lanes, turn
+from gleanings.driving._polylines import turn
+from gleanings.driving.lanes import LaneGraph, LaneSamples, bends, sample_lanes
 
 _STEP_M, _REACH_M, _NEAREST, _KEPT = 1.0, 4.0, 24, 6
 _HEADING_VAR, _CHANGE, _NONE, _NEVER = 0.09, 3.0, 16.0, 1e6

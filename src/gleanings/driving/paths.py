@@ -5,8 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from gleanings.driving._polylines import turn
 from gleanings.driving._tracks import Tracks, extents
-from gleanings.driving.lanes import turn
 from gleanings.driving.match import AHEAD_M, AHEAD_RAD, Candidates, LaneIndex, follow, match_lanes
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Paths
@@ -42,7 +42,8 @@ def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
         loop = _loop(samples[k], length[k], line)
         if loop is not None:
             samples[k], length[k], closed[k] = *loop, True
-    limit = _limits(index, samples, length, drives)
+    used = ((np.arange(SAMPLES) <= length[:, None]) | closed[:, None]) & drives[:, None]
+    limit = _limits(index, samples, used)
     x, y, z = samples.astype(np.float32).transpose(2, 0, 1).copy()
     return Paths(x, y, z, limit.astype(np.float32), length.astype(np.float32), closed)
 
@@ -181,14 +182,10 @@ def _loop(
 
 
 def _limits(
-    index: LaneIndex,
-    samples: Float[np.ndarray, "K Q 3"],
-    length: Float[np.ndarray, " K"],
-    drives: Bool[np.ndarray, " K"],
+    index: LaneIndex, samples: Float[np.ndarray, "K Q 3"], wanted: Bool[np.ndarray, "K Q"]
 ) -> Float[np.ndarray, "K Q"]:
-    """Speed limit of the nearest lane within 2 m and 45 degrees of each sample, m/s; NaN: none."""
+    """Speed limit of the nearest lane within 2 m and 45 degrees of each `wanted` sample, m/s; NaN: none."""
     limit = np.full(samples.shape[:2], np.nan)
-    wanted = (np.arange(SAMPLES) <= length[:, None]) & drives[:, None]
     if index.tree is None or np.isnan(index.graph.limit).all():
         return limit
     step = np.diff(samples, axis=1, append=samples[:, -1:])

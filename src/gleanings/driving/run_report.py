@@ -34,6 +34,8 @@ def drive_report(drive: Drive, driven: Driven) -> Report:
         report.section(
             "Not available", ", ".join(missing) + ": no scene has what these need, such as lights or limits."
         )
+    if driven.skipped:
+        report.section("Not read", "\n".join(f"- {error}" for error in driven.skipped))
     _scenes(report, driven)
     return report
 

@@ -8,6 +8,10 @@ scene has a leading axis B on every array.
 from typing import Any, NamedTuple
 
 Array = Any  # np.ndarray or jax.Array
+# Metres. CELL_M: side of a cell of `Grid`. GATE_M: an edge or lane counts for what stands at most so much higher or
+# lower. REACH_M: distances to the road edge are clipped to it. LANE_M: a lane farther away is not near. STEP_M: of
+# `Raster`.
+CELL_M, GATE_M, REACH_M, LANE_M, STEP_M = 2.0, 2.5, 30.0, 2.5, 0.5
 
 
 class Trajectory(NamedTuple):
@@ -54,8 +58,8 @@ class Grid(NamedTuple):
     x0, y0: lower left corner. nx, ny: i32. start: i32 [C], first entry of a cell's list in `items`. items: u16 [I],
     indices that the lists hold, rising within a list; lists overlap in memory, whatever stands behind a list is a
     harmless candidate, and `items` is padded so that start + window never leaves it. slots: i32 [M] = 0..M-1, whose
-    length is the longest list. far: i8 [C]: 0: has a list; 2: a list longer than `SHORT`; +1 or -1: no edge within
-    30 m, and the cell lies off (+1) or on (-1) the road.
+    length is the longest list. far: i8 [C]: 0: has a list; 2: a list of at most `SHORT` entries; +1 or -1: no edge
+    within 30 m, and the cell lies off (+1) or on (-1) the road.
     """
 
     x0: Array

@@ -1,5 +1,6 @@
 """Compiling many files into a folder: a kill loses at most one shard, and a second run does what is left. Ours."""
 
+import glob
 import hashlib
 import json
 import multiprocessing
@@ -122,6 +123,8 @@ def _compile_source(source: Path, folder: Path, config: CompileConfig, shard: in
         pass
     found, skipped = done.scenes, done.last
     if not skipped:
+        for left in folder.glob(f".{glob.escape(done.stem)}-*.tmp"):  # of a run that was killed
+            left.unlink(missing_ok=True)
         _finish(done, source, config, shard)
     return CompiledSource(source, tuple(done.files), done.scenes, found, tuple(done.errors), skipped)
 

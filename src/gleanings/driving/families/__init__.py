@@ -9,9 +9,9 @@ from gleanings.driving.families import highways, junctions, roads
 from gleanings.driving.families._check import faults
 from gleanings.driving.families._conflicts import tables
 from gleanings.driving.families._scene import build
-from gleanings.driving.families.base import stream
+from gleanings.driving.families.base import Plan, stream
 from gleanings.driving.families.traffic import populate, simulate
-from gleanings.driving.raw import RawScene
+from gleanings.driving.raw import Kind, RawScene
 from gleanings.driving.scene import Scene
 
 _MAKERS = {
@@ -54,7 +54,7 @@ def make_raw(family: str, seed: int = 0, index: int = 0, objects: int | None = N
     for attempt in range(_ATTEMPTS):
         plan = maker(rng)
         if objects is not None:
-            plan.count = max(1, objects - len(plan.parked) - len(plan.placed))
+            _limit(plan, objects)
         table = tables(plan.routes, plan.zipper, plan.cluster)
         fleet = populate(plan, table, rng)
         scene = build(f"{family}-{seed}-{index}", plan, fleet, simulate(plan, table, fleet), rng)
@@ -67,6 +67,15 @@ def make_raw(family: str, seed: int = 0, index: int = 0, objects: int | None = N
     raise ConfigError(
         f"family {family!r}, seed {seed}, index {index}: {_ATTEMPTS} draws failed ({reason}); take another index"
     )
+
+
+def _limit(plan: Plan, objects: int) -> None:
+    """Make a plan hold at most this many objects, the ego among them, and drive as many vehicles as that leaves."""
+    plan.placed = sorted(plan.placed, key=lambda put: not put.sdc)[: max(1, objects // 2) if plan.late else objects]
+    walk = sum(plan.routes[put.route].kind == Kind.PEDESTRIAN for put in plan.placed)
+    plan.placed, walk = (plan.placed, walk) if walk < objects else ([], 0)
+    plan.parked = plan.parked[: (objects - len(plan.placed)) // 2]
+    plan.count = objects - len(plan.parked) - walk
 
 
 def make_scenes(family: str, seed: int = 0, count: int = 1, *, config: CompileConfig | None = None) -> list[Scene]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gleanings.driving.raw import RED, Kind, MapFeature, RawScene
 
@@ -89,7 +89,7 @@ def edge_distance(
         rows, near = np.flatnonzero(np.round(base) == level), np.flatnonzero(np.abs(z - level) <= 2.5)
         if not len(near):
             continue
-        pick = near[cKDTree((a + d / 2)[near, :2]).query(points[rows], min(6, len(near)))[1].reshape(len(rows), -1)]
+        pick = near[KDTree((a + d / 2)[near, :2]).query(points[rows], min(6, len(near)))[1].reshape(len(rows), -1)]
         c, place = _offset(points[rows, None], a[pick], d[pick])
         best = np.arange(len(rows)), np.hypot(c[..., 0], c[..., 1]).argmin(axis=1)
         c, place, s = c[best], place[best], pick[best]

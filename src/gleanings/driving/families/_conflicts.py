@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gleanings.driving.families.base import Route
 from gleanings.driving.families.layout import arc_of, heading_of
@@ -89,16 +89,16 @@ def _project(
     place, turn = np.full((n, n, samples), np.nan), np.ones((n, n, samples))
     relation = np.zeros((n, n, samples), np.uint8)
     half = np.array([_HALF[route.kind] for route in routes])
-    zones: list[Zone] = []
+    runs: dict[tuple[int, int], list[tuple[float, float, float, float]]] = {}
     there = np.isfinite(xyz[..., 0])
     who, what = np.nonzero(there)
     points = xyz[there]
     for a in range(n):
-        tree = cKDTree(xyz[a, there[a], :2])
+        tree = KDTree(xyz[a, there[a], :2])
         reach = half[a] + half[who] + _MARGIN
         far, near = tree.query(points[:, :2], distance_upper_bound=float(reach.max()) + 0.5)
         rows = np.flatnonzero(np.isfinite(far))
-        near, b, k = near[rows], who[rows], what[rows]
+        near, b, k = np.asarray(near)[rows], who[rows], what[rows]
         c = points[rows] - xyz[a, near]
         ahead = np.stack([np.cos(yaw[a, near]), np.sin(yaw[a, near])])
         along, side = (c[:, :2].T * ahead).sum(0), np.abs(c[:, 0] * -ahead[1] + c[:, 1] * ahead[0])
@@ -111,22 +111,33 @@ def _project(
         distance[b, k] = side
         for other in range(n):
             if other != a and not (routes[a].closed or routes[other].closed):
-                zones += _zones(a, other, place[a, other], distance[other], turn[a, other])
-    return place, turn, relation, zones
+                runs[a, other] = _runs(place[a, other], distance[other], turn[a, other])
+    return place, turn, relation, _paired(runs)
 
 
-def _zones(a: int, b: int, place: np.ndarray, distance: np.ndarray, turn: np.ndarray) -> list[Zone]:
-    """Zones of routes a and b: runs of b near a that do not start on a; a zone ends where the two become one."""
+def _runs(place: np.ndarray, distance: np.ndarray, turn: np.ndarray) -> list[tuple[float, float, float, float]]:
+    """Runs of a route b near a that do not start on a, as (from, to, middle on a, where they become one or NaN)."""
     near = np.flatnonzero(np.isfinite(place))
-    found: list[Zone] = []
+    found = []
     for run in np.split(near, np.flatnonzero(np.diff(near) > 2) + 1):
         if not len(run) or (distance[run[0]] < 0.35 and turn[run[0]] > 0.9):
             continue
         one = np.flatnonzero((distance[run] < 0.35) & (turn[run] > 0.97))
         run = run[: one[0] + 1] if len(one) else run
-        arcs = place[run]
-        found.append((a, b, float(arcs.min()), float(arcs.max()), float(run[0]), float(run[-1])))
+        meet = float(place[run[-1]]) if len(one) else np.nan
+        found.append((float(run[0]), float(run[-1]), float(place[run].mean()), meet))
     return found
+
+
+def _paired(runs: dict[tuple[int, int], list[tuple[float, float, float, float]]]) -> list[Zone]:
+    """Zones: each run of b near a with the run of a near b that lies where it is."""
+    zones: list[Zone] = []
+    for (a, b), found in runs.items():
+        for enter, out, middle, meet in found:
+            back = min(runs[b, a], key=lambda run: max(run[0] - middle, middle - run[1], 0.0), default=None)
+            if back is not None:
+                zones.append((a, b, back[0], back[1] if np.isnan(meet) else meet, enter, out))
+    return zones
 
 
 def _extend(zones: list[Zone], place: np.ndarray, relation: np.ndarray, turn: np.ndarray, reach: float) -> None:

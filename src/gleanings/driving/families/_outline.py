@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import maximum_filter
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 _STEP = 1.0  # grid of the marching squares, m
+_ROUND = 1.0  # least radius of the tips of islands and of kerbs, m
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class _Field:
         self.first &= np.concatenate([np.full(n, start) for start, _, n in opens])
         self.last &= np.concatenate([np.full(n, end) for _, end, n in opens])
         self.trees = [(np.flatnonzero(self.reach == r), float(r)) for r in np.unique(self.reach)]
-        self.index = [cKDTree((self.a + self.d / 2)[rows, :2]) for rows, _ in self.trees]
+        self.index = [KDTree((self.a + self.d / 2)[rows, :2]) for rows, _ in self.trees]
 
     def __call__(self, q: Float[np.ndarray, "Q 2"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Value [Q], nearest point [Q, 3], its segment [Q], place on that [Q] (outside of 0 to 1: beyond an end)."""
@@ -56,23 +57,43 @@ class _Field:
 
 
 def outline(strips: list[Strip], island: float) -> list[tuple[Float[np.ndarray, "P 3"], bool]]:
-    """Edges of the union of strips, (line, closed), road on the left; holes smaller than `island` m^2 are paved."""
+    """Edges of the union of strips, (line, closed), road on the left; holes smaller than `island` m^2 are paved.
+
+    The union is closed by discs: an edge _ROUND m further out is drawn back, so that tips and corners are round.
+    """
     field = _Field(strips)
+    outer = []
+    points, cells = _grid(field)
+    level = field(points)[0]
+    for loop in _contours(points, cells, level - _ROUND):
+        loop = _drawn(loop, field, _ROUND)
+        if len(loop := loop[np.abs(field(loop)[0] - _ROUND) < 0.01]) > 3:
+            outer.append(Strip(np.column_stack([loop, 0 * loop[:, 0]])[[*range(len(loop)), 0]], _ROUND))
+    back = _Field(outer)
     edges = []
-    for loop in _contours(field):
-        for _ in range(3):
-            value, foot, _, _ = field(loop)
-            away = loop - foot[:, :2]
-            loop = loop - value[:, None] * away / np.maximum(np.hypot(*away.T), 1e-9)[:, None]
-        loop = _blunt(loop[np.abs(field(loop)[0]) < 0.01])
+    level[level < _ROUND] = -back(points[level < _ROUND])[0]
+    for loop in _contours(points, cells, level):
         x, y = loop.T
-        if len(loop) < 4 or -island < (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2 < 0:
+        if abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2 < island:
             continue
+        loop = _drawn(loop, back, 0.0)
+        plain = np.abs(field(loop)[0]) < 0.03  # not rounded: on the edge of the strips themselves
+        loop = np.where(plain[:, None], _drawn(loop, field, 0.0), loop)
+        loop = loop[np.hypot(*(loop - np.roll(loop, 1, axis=0)).T) > 0.2]
         _, foot, segment, place = field(loop)
         beyond = (field.first[segment] & (place < 0)) | (field.last[segment] & (place > 1))
         line = np.concatenate([loop, foot[:, 2:]], axis=1)
         edges += [(line, True)] if not beyond.any() else [(part, False) for part in _runs(line, ~beyond)]
     return [(line, shut) for line, shut in edges if len(line) > 2]
+
+
+def _drawn(loop: Float[np.ndarray, "P 2"], field: _Field, level: float) -> Float[np.ndarray, "P 2"]:
+    """The points moved onto a level of the field."""
+    for _ in range(3):
+        value, foot, _, _ = field(loop)
+        away = loop - foot[:, :2]
+        loop = loop - (value - level)[:, None] * away / np.maximum(np.hypot(*away.T), 1e-9)[:, None]
+    return loop
 
 
 def _short(line: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "R 3"]:
@@ -82,19 +103,6 @@ def _short(line: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "R 3"]:
     return np.stack([np.interp(np.arange(arc[-1] + 1), arc, line[:, k]) for k in range(3)], axis=1)
 
 
-def _blunt(loop: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, "R 2"]:
-    """A closed line without points less than 0.2 m apart and without the points of sharp tips, where it folds."""
-    loop = loop[np.hypot(*(loop - np.roll(loop, 1, axis=0)).T) > 0.2]
-    for _ in range(8):
-        ahead = np.roll(loop, -1, axis=0) - loop
-        ahead = ahead / np.maximum(np.hypot(*ahead.T), 1e-9)[:, None]
-        sharp = (ahead * np.roll(ahead, 1, axis=0)).sum(axis=1) < -0.2
-        if not sharp.any() or len(loop) < 8:
-            break
-        loop = loop[~sharp]
-    return loop
-
-
 def _runs(line: Float[np.ndarray, "P 3"], keep: Bool[np.ndarray, " P"]) -> list[np.ndarray]:
     """The runs of kept points of a closed line of which at least one point is dropped."""
     shift = int(np.flatnonzero(~keep)[0])
@@ -102,18 +110,23 @@ def _runs(line: Float[np.ndarray, "P 3"], keep: Bool[np.ndarray, " P"]) -> list[
     return [line[run] for run in np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1)]
 
 
-def _contours(field: _Field) -> list[Float[np.ndarray, "P 2"]]:
-    """Closed zero lines of the field on a grid, inside on the left."""
-    low = field.a[:, :2].min(axis=0) - field.reach.max() - 2.5 * _STEP
-    nx, ny = (int(n) for n in np.ceil((field.a[:, :2].max(axis=0) - low + field.reach.max()) / _STEP) + 4)
+def _grid(field: _Field) -> tuple[np.ndarray, np.ndarray]:
+    """Points [G, 2] of a square grid near the strips, and their rows and columns [2, G]."""
+    wide = field.reach.max() + _ROUND
+    low = field.a[:, :2].min(axis=0) - wide - 2.5 * _STEP
+    nx, ny = (int(n) for n in np.ceil((field.a[:, :2].max(axis=0) - low + wide) / _STEP) + 4)
     near = np.zeros((ny, nx), bool)
     ix, iy = ((field.a[:, :2] + field.d[:, :2] / 2 - low) / _STEP).astype(int).T
     near[iy, ix] = True
-    near = maximum_filter(near, size=2 * int(field.reach.max()) + 7)
-    value = np.full((ny, nx), 9.0)
-    rows, columns = np.nonzero(near)
-    value[rows, columns] = field(np.stack([columns, rows], axis=1) * _STEP + low)[0]
-    value[value == 0] = 1e-9
+    cells = np.stack(np.nonzero(maximum_filter(near, size=2 * int(wide) + 7)))
+    return cells[::-1].T * _STEP + low, cells
+
+
+def _contours(points: np.ndarray, cells: np.ndarray, level: np.ndarray) -> list[Float[np.ndarray, "P 2"]]:
+    """Closed zero lines of values at the points of a grid, negative on the left; positive away from the grid."""
+    value = np.full(cells.max(axis=1) + 2, 9.0)
+    value[tuple(cells)] = np.where(level == 0, 1e-9, level)
+    low = points[0] - cells[::-1, 0] * _STEP
     follow, at = _segments(value)
     return [loop * _STEP + low for loop in _loops(follow, at)]
 
@@ -123,7 +136,7 @@ def _segments(value: Float[np.ndarray, "Y X"]) -> tuple[dict[int, int], dict[int
     ny, nx = value.shape
     inside = value < 0
     corners = [(0, 0), (0, 1), (1, 1), (1, 0)]  # (row, column), counter-clockwise
-    code = sum(inside[r : ny - 1 + r, c : nx - 1 + c] << k for k, (r, c) in enumerate(corners))
+    code = np.stack([inside[r : ny - 1 + r, c : nx - 1 + c] << k for k, (r, c) in enumerate(corners)]).sum(axis=0)
     follow: dict[int, int] = {}
     at: dict[int, tuple[float, float]] = {}
     for case in range(1, 15):

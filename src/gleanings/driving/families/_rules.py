@@ -7,7 +7,7 @@ from gleanings.driving.families._conflicts import Tables
 from gleanings.driving.families.base import Plan
 from gleanings.driving.raw import Light
 
-_SPARE = 1.5  # seconds between two uses of a zone
+_SPARE = 1.0  # seconds between two uses of a zone
 
 
 class Rules:
@@ -82,7 +82,7 @@ class Rules:
             return False
         way = np.maximum(self.table.a_out[a, g, b] + self.half[i] - s[i], 0.0)
         top = max(float(self.table.top[a].min()), 3.0)
-        fast = np.minimum(np.sqrt(v[i] ** 2 + 2.0 * way), max(top, v[i]))
+        fast = np.minimum(np.sqrt(v[i] ** 2 + 2.6 * way), max(top, v[i]))
         clear = way / np.maximum((v[i] + fast) / 2, 0.5) + _SPARE
         arrives = np.maximum(b_in - s - self.half, 0.0) / np.maximum(v + np.where(self.walks, 0.0, 1.0), 0.5)
         taken = (self.group > b_group) | self.granted & (self.group == b_group)

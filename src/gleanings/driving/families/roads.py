@@ -151,8 +151,8 @@ def crossing(rng: np.random.Generator) -> Plan:
         centre = np.array([x, y, 0.0])
         box = [centre + a * 2.0 * ahead + b * edge * side for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
         plan.layout.mark("crosswalk", np.array(box), closed=True)
-        for k in range(int(rng.integers(2, 6))):
-            along, way = -1.6 + 0.8 * k, float(rng.choice([-1.0, 1.0]))
+        for k in range(int(rng.integers(4, 9))):
+            along, way = -1.6 + 0.8 * (k % 5), float(rng.choice([-1.0, 1.0]))
             a, b = (centre + along * ahead + sign * way * side * (edge + 0.4) for sign in (-1, 1))
             turns = [float(rng.choice([-1.0, 1.0])) for _ in range(2)]
             path = _across(a, b, way * side, [turn * ahead for turn in turns], 1.2 + 0.9 * k)

@@ -1,8 +1,8 @@
 """The reference driver that makes the logs of generated scenes: IDM on routes, with rules for what routes share.
 
 IDM as in the simulator (a0 = 1.5, b = 2 m/s^2, T = 1.5 s, g0 = 2 m; Treiber, Hennecke and Helbing 2000, equations 2 and
-3), calmed where another cuts in (Kesting, Treiber and Helbing 2010, equations 2 and 3, a leader of constant speed and
-coolness 0.99). Ours: slowing down for bends, stop lines, lights, reservation of conflict zones, and making room where lanes join.
+3), calmed where another cuts in (Kesting, Treiber and Helbing 2010, with a leader of constant speed and coolness 0.99).
+Ours: slowing down for bends, stop lines and lights, reservation of conflict zones, making room where lanes join.
 """
 
 from dataclasses import dataclass
@@ -205,20 +205,20 @@ def _leaders(
 ) -> tuple[Float[np.ndarray, "N N"], Float[np.ndarray, "N N"], Bool[np.ndarray, "N N"]]:
     """For i (row) and j ahead of it: gap between bumpers (inf: not ahead), closing speed, only virtually ahead."""
     a, b = fleet.route[:, None], fleet.route[None, :]
-    length = np.where(table.closed[fleet.route], table.length[fleet.route], np.inf)[:, None]
+    closed, length = table.closed[fleet.route], table.length[fleet.route]
     best = np.full((len(s), len(s)), np.inf)
-    for part in (-1.0, 0.0, 1.0):
+    centre, kind, cosine = best, np.zeros((len(s), len(s)), np.uint8), np.ones((len(s), len(s)))
+    for part in (-1.0, 1.0, 0.0):
         point = s + part * half
-        wrapped = np.where(table.closed[fleet.route], point % table.length[fleet.route], point)
-        k = np.clip(np.round(wrapped).astype(int), 0, table.top.shape[1] - 1)
-        relation, turn = table.relation[a, b, k[None, :]], table.turn[a, b, k[None, :]]
-        ahead = table.place[a, b, k[None, :]] + (wrapped - k) * turn - s[:, None]
-        ahead = np.where(np.isfinite(length), (ahead + 5.0) % np.where(np.isfinite(length), length, 1.0) - 5.0, ahead)
-        side = np.where(relation == CROSS, fleet.size[:, 1] / 2, 0.0)
-        real = ((relation == SAME) | (relation == CROSS)) & (ahead > 0)
-        best = np.where(real, np.minimum(best, ahead - side - half[:, None]), best)
-        if part == 0:
-            centre, kind, cosine = ahead, relation, turn
+        point = np.where(closed, point % length, point)
+        k = np.clip(np.round(point).astype(int), 0, table.top.shape[1] - 1)
+        kind, cosine = table.relation[a, b, k[None, :]], table.turn[a, b, k[None, :]]
+        centre = table.place[a, b, k[None, :]] + (point - k) * cosine - s[:, None]
+        centre = np.where(closed[:, None], (centre + 5.0) % length[:, None] - 5.0, centre)
+        side = np.where(kind == CROSS, fleet.size[:, 1] / 2, 0.0)
+        real = ((kind == SAME) | (kind == CROSS)) & (centre > 0)
+        best = np.where(real, np.minimum(best, centre - side - half[:, None]), best)
+    # What the last pass, the one of the centres, left behind.
     virtual = (kind == VIRTUAL) & (centre > 0) & ~np.isfinite(best)
     best = np.where(virtual, centre - half[:, None] - half[None, :], best)
     best = np.where(there[:, None] & there[None, :] & ~np.eye(len(s), dtype=bool), best, np.inf)

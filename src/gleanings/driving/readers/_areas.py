@@ -19,7 +19,7 @@ Points = Float[np.ndarray, "_ 3"]
 Area = Sequence[Points]
 
 _STEP, _OUTSIDE, _LEVEL = 0.5, 0.1, 3.0  # metres: sampling; how far outside is looked at; an area above or below
-_HALVINGS, _JOIN, _SNAP, _SHORTEST = 10, 1.0, 0.01, 2.0
+_FARTHEST, _HALVINGS, _JOIN, _SNAP, _SHORTEST = 1e15, 10, 1.0, 0.01, 2.0
 _MAX_SAMPLES, _MAX_WORK, _CHUNK = 1_000_000, 1_000_000_000, 4_000_000
 
 
@@ -163,8 +163,8 @@ def _parity(points: Float[np.ndarray, "M 2"], rings: Sequence[Points]) -> Bool[n
 
 
 def _distinct(line: Points) -> Points:
-    """Without points that are not finite or stand within 1 mm of the one before."""
-    line = line[np.isfinite(line[:, :2]).all(1)]
+    """Without points that are not finite (or beyond 1e15 m) or stand within 1 mm of the one before."""
+    line = line[(np.abs(line[:, :2]) <= _FARTHEST).all(1)]
     moved = np.hypot(*np.diff(line[:, :2], axis=0).T) > 1e-3
     return line[np.concatenate([[True], moved])] if len(line) else line
 

@@ -17,6 +17,7 @@ _SPEED_SIGNS = ("274", "274.1", "r2-1", "r301", "3.24", "c43", "b14", "b31")
 _LIGHTS = {"red": Light.STOP, "redYellow": Light.STOP, "yellow": Light.CAUTION, "green": Light.GO}
 _UNDRAWN = ("", "unknown", "no_marking")
 _MAX_ID = 200
+FARTHEST = 1e8
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,14 @@ def reference(node: Element, key: str = "ref") -> str:
 
 
 def points(node: Element | None, what: str) -> Float[np.ndarray, "n 3"]:
-    """The points of an element; z is NaN where there is none. DataError: coordinates that are no numbers."""
+    """The points of an element; NaN: no z, or beyond 1e8 m. DataError: coordinates that are no numbers."""
     found = []
     for point in node.findall("point") if node is not None else ():
         height = point.find("z")
         z = float("nan") if height is None else number(height, what)
         found.append((number(point.find("x"), what), number(point.find("y"), what), z))
-    return np.array(found, np.float64).reshape(-1, 3)
+    array = np.array(found, np.float64).reshape(-1, 3)
+    return np.where(np.abs(array) <= FARTHEST, array, np.nan)
 
 
 def read_lanelets(root: Element) -> dict[str, Lanelet]:

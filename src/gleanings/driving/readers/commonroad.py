@@ -17,6 +17,7 @@ from gleanings.core.errors import DataError
 from gleanings.driving.raw import DEFAULT_SIZE, Kind, MapFeature, RawGoal, RawScene, RawTrack, empty_track
 from gleanings.driving.raw_check import MAX_STATES, MAX_STEPS, check_raw
 from gleanings.driving.readers._lanelets import (
+    FARTHEST,
     Lanelet,
     map_features,
     number,
@@ -201,8 +202,8 @@ def _disks(node: Element, lanelets: dict[str, Lanelet], what: str) -> Disks:
             found.append(np.array([[number(shape.find("x"), what), number(shape.find("y"), what), 0.0]]))
     disks = np.concatenate(found)
     disks[:, 2] = np.nan_to_num(disks[:, 2])
-    if not np.isfinite(disks).all():
-        raise DataError(f"{what} has a shape with a number that is not finite")
+    if not (np.abs(disks) <= FARTHEST).all():
+        raise DataError(f"{what} has a shape with a number that is not finite, or beyond {FARTHEST:g} m")
     return disks
 
 
