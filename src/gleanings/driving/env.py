@@ -93,9 +93,11 @@ class DrivingEnv(gymnasium.Env[np.ndarray, Any]):
         index = (options or {}).get("scene", index)
         if not isinstance(index, int | np.integer) or not 0 <= index < len(self.scenes):
             raise ConfigError(f"scene {index!r}: there are {len(self.scenes)} scenes, counted from 0")
-        if self._scene is None or index != self._index:
-            self._index, self._scene = int(index), jax.device_put(self.scenes[index])
-        self._state, seen = first(self.sim, self._scene, key)
+        index, scene = int(index), self._scene
+        if scene is None or index != self._index:
+            scene = jax.device_put(self.scenes[index])
+        self._index, self._scene = index, scene
+        self._state, seen = first(self.sim, scene, key)
         return np.array(seen), {"scene": self._index, "t": int(self._state.t)}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:

@@ -50,12 +50,12 @@ def draw_frame(
     """
     row = Trajectory(*(np.asarray(field)[None] for field in now))
     film = _Film(scene, SimpleNamespace(trajectory=row, first=int(step), controlled=controlled))
-    slots = np.flatnonzero(controlled & film.trajectory.valid[0])
-    if len(slots):
-        film.look_at(float(film.trajectory.x[0, slots[0]]), float(film.trajectory.y[0, slots[0]]), span)
-    else:
-        seen = np.asarray(scene.log.valid)
-        film.look_at(*(float(np.asarray(a)[seen].mean()) for a in (scene.log.x, scene.log.y)), span)
+    shown = row.valid & controlled
+    x, y = (
+        field[shown] if shown.any() else np.asarray(log)[scene.log.valid].mean(keepdims=True)
+        for field, log in ((row.x, scene.log.x), (row.y, scene.log.y))
+    )
+    film.look_at(float(x[0]), float(y[0]), span)
     return np.asarray(next(film.frames()))
 
 
