@@ -10,7 +10,6 @@ from gleanings.driving.agents import ConstantVelocity, LogPlayback
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle
 from gleanings.driving.fan import Plan, constant_grid, fan, rank
-from gleanings.driving.policies import null
 from gleanings.driving.score import NEEDS
 from gleanings.driving.sim import Simulator
 
@@ -61,8 +60,9 @@ def test_policies_make_a_fan_and_the_one_that_runs_into_a_car_ranks_last():
     sim = make(metrics=(*NEEDS, "progress_m"))
     state = sim.reset(SCENE, KEY)
     brake = Plan(np.full((20, 2), [-3, 0], np.float32), state.t)
+    hold = Plan(np.zeros((20, 2), np.float32), state.t)
     faster = Plan(np.full((20, 2), [4, 0], np.float32), state.t)
-    futures = fan(sim, SCENE, state, [null, faster, brake], KEY)
+    futures = fan(sim, SCENE, state, [hold, faster, brake], KEY)
     assert futures.trajectory is not None
     assert futures.trajectory.x.shape == (3, 21, 8)
     hits = np.asarray(futures.metrics["at_fault"].value)[:, :, 0].any(1)
