@@ -85,10 +85,8 @@ def test_small_holes_are_paved():
 
 
 def test_edges_of_a_fork_part_road_from_land():
-    fork = [
-        line((0, 0), (80, 0)),
-        np.column_stack([np.linspace(0, 80, 161), np.linspace(0, 80, 161) ** 2 / 400, np.zeros(161)]),
-    ]
+    x = np.linspace(0, 80, 1601)
+    fork = [np.stack([x, y, 0 * x], axis=1) for y in (0 * x, x**2 / 400)]
     found = outline([Strip(way, 2.0, True, True) for way in fork], 10.0)
     features = tuple(MapFeature("road_edge", edge, "e", closed) for edge, closed in found)
     assert len(found) == 3

@@ -1,14 +1,18 @@
 """Metrics of situations whose answer is known."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gleanings.driving._log_arcs import log_arcs
+from gleanings.driving.config import SimConfig
 from gleanings.driving.metrics import measure
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Scene
 
 from ._metric_random import STEPS, street
-from ._metric_scenes import drive, track
+from ._metric_scenes import build, drive, track
 
 BUS = (12.0, 2.5, 3.0)
 NO_LIGHTS = (np.zeros((3, STEPS)), np.zeros(3))
@@ -178,3 +182,30 @@ def test_infeasible_steps(driven, street_scene):
     yaw[10:, 1] += 0.28  # 0.28 rad in 0.5 m, limit 0.4 for a cyclist at 5 m/s: 10 / v^2
     value = _measured(street_scene, vx=vx, yaw=yaw)["infeasible"][0]
     assert np.argwhere(value).tolist() == [[9, 1], [9, 2]]
+
+
+def test_the_log_is_found_again_on_a_path_that_crosses_itself():
+    turns = np.concatenate([np.zeros(30), np.full(80, 2 * np.pi / 80), np.zeros(30)]).cumsum()
+    step = np.stack([np.cos(turns), np.sin(turns)], 1)
+    place = np.concatenate([[[0.0, 0.0]], step.cumsum(0)])[:-1]
+    motion = np.concatenate([place, np.angle(np.exp(1j * turns))[:, None], step * 10], 1)
+    scene = build([track(motion)], start=5)
+    found = {name: np.asarray(value) for name, (value, _) in measure(scene, _from(scene, 5), ["progress_m"]).items()}
+    assert np.hypot(*(place[-1] - place[5])) < 60 < 130 < found["progress_m"][-1]
+    start, end = log_arcs(jax.tree.map(jnp.asarray, scene), jnp.int32(5))
+    np.testing.assert_allclose(end - start, found["progress_m"][-1], atol=1e-3)
+
+
+def _from(scene: Scene, first: int):
+    return type(scene.log)(*(field[first:] for field in scene.log))
+
+
+@pytest.mark.parametrize(("road", "points"), [("dense", 4), ("grid", 8)])
+def test_ways_to_find_the_edge_agree(street_scene, road, points):
+    names = ["off_road", "off_road_m"]
+    expected = measure(street_scene, street_scene.log, names)
+    found = measure(street_scene, street_scene.log, names, SimConfig(road=road, off_road_points=points))
+    for name in names:
+        np.testing.assert_array_equal(found[name].mask, expected[name].mask)
+        # The edges are straight: no middle of a side is farther off than both its corners.
+        np.testing.assert_allclose(np.asarray(found[name].value, float), expected[name].value, atol=1e-4)

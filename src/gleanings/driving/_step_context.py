@@ -16,6 +16,7 @@ from gleanings.driving.state import Metric, SimState
 
 LEVEL_M = 2.5
 """A stop line this much above or below an object's base does not concern it."""
+_AWAY = 1e6  # m
 _DISTANCE = {
     "grid": road.signed_distance,
     "dense": road.signed_distance_dense,
@@ -104,6 +105,8 @@ class StepContext:
         objects, state = self.scene.objects, self.state
         points = geometry.side_points if self.config.off_road_points == 8 else geometry.corners
         x, y = points(state.x, state.y, state.yaw, objects.length, objects.width)
+        # Off the map, where no list is read: objects that are not there all stand at 0, often in a crowded cell.
+        x = jnp.where(self.alive[:, None], x, _AWAY)
         z = jnp.broadcast_to(self.base[:, None], x.shape)
         value, known = _DISTANCE[self.config.road](self.scene, x, y, z)
         return defined(value.max(-1), known.all(-1) & self.alive)

@@ -119,7 +119,7 @@ def advance(
     accel = jnp.where(stays, (along(pose) - along(state.pose)) / scene.dt, 0.0)
     yaw_rate = jnp.where(stays, wrap(pose.yaw - state.yaw) / scene.dt, 0.0)
     paths = scene.paths
-    hint = jnp.where(state.alive, state.arc, _entry_arc(scene, pose))
+    hint = jnp.where(state.alive, state.arc, _entry_arc(scene, state, pose))
     arc, _ = _project(paths.x, paths.y, paths.length, paths.closed, pose.x, pose.y, hint)
     arc = jnp.where(alive, jnp.where(paths.length > 0, arc, 0.0), state.arc)
     flags = (state.flags & _STICKY) | jnp.where(alive, ALIVE | ENTERED, 0).astype(jnp.uint8)
@@ -151,14 +151,21 @@ def _excuse(excused: Array, met: Array, alive: Bool[Array, " N"], touch: Bool[Ar
     return (excused | ~met) & touch_bits & both_bits | (excused & ~both_bits), met | both_bits
 
 
-def _entry_arc(scene: Scene, pose: Pose) -> Float32[Array, " N"]:
-    """Arc, m, of the path sample nearest to each object, where limbs of other directions count as farther away."""
+def _entry_arc(scene: Scene, state: SimState, pose: Pose) -> Float32[Array, " N"]:
+    """Arc, m, of the path sample nearest to each object that enters.
+
+    Limbs of other directions count as farther away, and so does, for an object that was there before, what is far
+    from its last arc: where a path crosses itself it stays on its limb.
+    """
     x, y = jnp.asarray(scene.paths.x)[:, ::_COARSE], jnp.asarray(scene.paths.y)[:, ::_COARSE]
     dx, dy = jnp.diff(x, axis=1), jnp.diff(y, axis=1)
     square = (x[:, :-1] - pose.x[:, None]) ** 2 + (y[:, :-1] - pose.y[:, None]) ** 2
     ahead = dx * jnp.cos(pose.yaw)[:, None] + dy * jnp.sin(pose.yaw)[:, None]
+    moved = _COARSE * jnp.arange(square.shape[1]) - state.arc[:, None]
+    known = ((state.flags & ENTERED) != 0)[:, None]
+    cost = square - 2 * _COARSE * jnp.minimum(ahead, 0.0) + jnp.where(known, 0.02 * moved * moved, 0.0)
     # Bits of a non-negative float sort like the float; XLA's CPU code for integer minima is vectorised.
-    bits = lax.bitcast_convert_type(square - 2 * _COARSE * jnp.minimum(ahead, 0.0), jnp.int32)
+    bits = lax.bitcast_convert_type(cost, jnp.int32)
     arc = _COARSE * jnp.arange(bits.shape[1], dtype=jnp.int32)
     return jnp.min(jnp.where(bits == bits.min(1, keepdims=True), arc, arc[-1]), axis=1).astype(jnp.float32)
 

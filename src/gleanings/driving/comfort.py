@@ -40,14 +40,14 @@ def comfort(scene: Scene, trajectory: Trajectory) -> Metric:
     Defined for vehicles and cyclists with 11 valid steps in a row. Longitudinal and lateral: along and across the yaw
     of the middle sample. Source: see this module.
     """
-    kind, trajectory = jnp.asarray(scene.objects.kind), jax.tree.map(jnp.asarray, trajectory)
+    kind, dt, trajectory = jax.tree.map(jnp.asarray, (scene.objects.kind, scene.dt, trajectory))
     rides = (kind == int(Kind.VEHICLE)) | (kind == int(Kind.CYCLIST))
     if trajectory.x.shape[0] < WINDOW:
         return Metric(jnp.zeros(kind.shape, bool), jnp.zeros(kind.shape, bool))
     whole = _windows(trajectory.valid).all(0)
-    bad = (~_within_bounds(trajectory, scene.dt) & whole).any(0)
+    bad = (~_within_bounds(trajectory, dt) & whole).any(0)
     if whole.shape[0] >= WINDOW:
-        bad = bad | (~_gentle(trajectory, scene.dt) & _windows(whole).all(0)).any(0)
+        bad = bad | (~_gentle(trajectory, dt) & _windows(whole).all(0)).any(0)
     return defined(~bad, rides & whole.any(0))
 
 

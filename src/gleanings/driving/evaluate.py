@@ -17,7 +17,7 @@ from gleanings.driving.scene import Scene, name_of
 from gleanings.driving.sim import Simulator
 from gleanings.driving.stack import group_scenes
 from gleanings.driving.state import Rollout
-from gleanings.driving.summary import Who, averages, chosen, per_object
+from gleanings.driving.summary import averages, chosen, per_object
 
 _CPU_CHUNK = 8  # scenes of one vmap; more leave the CPU's cache
 
@@ -61,7 +61,7 @@ def evaluate(
     policy: Callable[..., Any] | None,
     key: Key[Array, ""],
     batch: int = 16,
-    who: Who = "controlled",
+    who: str = "controlled",
 ) -> Evaluation:
     """Roll out `policy` (None: coast) in each scene and average over the group `who`.
 
@@ -82,7 +82,7 @@ def roll_out(
     key: Key[Array, ""],
     *,
     batch: int = 16,
-    who: Who = "controlled",
+    who: str = "controlled",
     indices: Sequence[int] | None = None,
 ) -> Iterator[tuple[int, dict[str, float], Rollout]]:
     """Index, row of `summarise` and rollout (NumPy) of the scenes, or of those at `indices`, as they are done.
@@ -97,7 +97,7 @@ def roll_out(
             yield index, _row(result, place), jax.tree.map(lambda array, at=place: array[at], rollouts)
 
 
-def sum_up(rows: Sequence[dict[str, float]], scenes: Sequence[Scene], who: Who = "controlled") -> Evaluation:
+def sum_up(rows: Sequence[dict[str, float]], scenes: Sequence[Scene], who: str = "controlled") -> Evaluation:
     """The rows of `summarise`, one a scene, with their means. ConfigError: no scenes."""
     if not rows:
         raise ConfigError("evaluate: no scenes")
@@ -110,7 +110,7 @@ def _batches(
     policy: Any,
     key: Key[Array, ""],
     batch: int,
-    who: Who,
+    who: str,
     indices: Sequence[int],
     keep: bool,
 ) -> Iterator[tuple[list[int], Any]]:
@@ -141,7 +141,7 @@ def _steps(sim: Simulator, scene: Scene) -> int:
 
 @eqx.filter_jit
 def _run(
-    sim: Simulator, policy: Any, who: Who, scenes: Scene, keys: Key[Array, " B"], steps: int, chunk: int, keep: bool
+    sim: Simulator, policy: Any, who: str, scenes: Scene, keys: Key[Array, " B"], steps: int, chunk: int, keep: bool
 ) -> Any:
     """`per_object`, `chosen` and, with `keep`, rollouts of B scenes, `chunk` of them in one vmap."""
 
@@ -186,5 +186,5 @@ def _metrics_of(rows: Sequence[dict[str, float]]) -> list[str]:
     return [name for name in rows[0] if f"{name}_n" in rows[0]]
 
 
-def _plain(value: float) -> float | None:
+def _plain(value: float | int) -> float | int | None:
     return value if math.isfinite(value) else None

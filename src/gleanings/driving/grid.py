@@ -10,10 +10,10 @@ from scipy.spatial import KDTree
 
 from gleanings.core.errors import DataError
 from gleanings.driving import _blocks
-from gleanings.driving._blocks import CELL_M, GATE_M, SLACK_M, Frame, Nodes, centres, point_to_line
-from gleanings.driving.scene import Edges, Grid, Lanes
+from gleanings.driving._blocks import SLACK_M, Frame, Nodes, centres, point_to_line
+from gleanings.driving.scene import CELL_M, GATE_M, LANE_M, REACH_M, Edges, Grid, Lanes
 
-MARGIN_M, REACH_M, LANE_M = 30.0, 30.0, 2.5
+MARGIN_M = 30.0
 _MAX_CELLS, _MAX_ITEMS = 1 << 22, 1 << 16
 _SNAP_M, _AWAY_M, _NEAR_M, _TRIED = 4.0, 1e6, 1.0, 8
 

@@ -63,9 +63,9 @@ def path_point(
 ) -> PathPoint:
     """Points of each of N paths at K arcs, linear between samples; tangents are interpolated between samples.
 
-    Arcs of closed paths must be wrapped; beyond the samples the last or first segment continues.
+    Arcs of closed paths must be wrapped; beyond the samples the first or last segment continues.
     """
-    cell = jnp.clip(jnp.floor(arc).astype(jnp.int32), 1, x.shape[1] - 3)
+    cell = jnp.clip(jnp.floor(arc).astype(jnp.int32), 0, x.shape[1] - 2)
     share = arc - cell.astype(jnp.float32)
     turn = jnp.clip(share, 0.0, 1.0)
     xs, ys = [_take(x, cell + k) for k in (-1, 0, 1, 2)], [_take(y, cell + k) for k in (-1, 0, 1, 2)]
@@ -77,9 +77,10 @@ def path_point(
 
 
 def _take(samples: Float32[Array, "N Q"], at: Int32[Array, "N K"]) -> Float32[Array, "N K"]:
-    return jnp.take_along_axis(samples, at, axis=1)
+    return jnp.take_along_axis(samples, jnp.clip(at, 0, samples.shape[1] - 1), axis=1)
 
 
 def _tangent(samples: list[Float32[Array, "N K"]], share: Float32[Array, "N K"]) -> Float32[Array, "N K"]:
+    """Central differences at both ends of the segment, one-sided where the path ends, blended."""
     before, here, there, after = samples
     return (1 - share) * (there - before) + share * (after - here)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from gleanings.core.errors import ConfigError
+from gleanings.core.errors import ConfigError, DataError
 from gleanings.core.metrics import read_metrics
 from gleanings.core.rundir import RunDirectory
 from gleanings.driving.agents import ConstantVelocity, LogPlayback, SimAgent
@@ -18,7 +18,7 @@ from gleanings.driving.dynamics import Bicycle, DeltaLocal, Discrete, Dynamics
 from gleanings.driving.evaluate import Evaluation, roll_out, sum_up
 from gleanings.driving.families import FAMILIES, make_scenes
 from gleanings.driving.idm import IDM
-from gleanings.driving.load import load_scenes
+from gleanings.driving.load import SceneError, iter_scenes
 from gleanings.driving.policies import driven_by, expert
 from gleanings.driving.scene import Scene, name_of
 from gleanings.driving.sim import Simulator
@@ -56,20 +56,35 @@ class Drive:
 
 @dataclass(frozen=True)
 class Driven:
-    """Result of a run: one row a scene, their means, and the pages of the worst scenes (index of the scene, path)."""
+    """Result of a run: rows and means, pages of the worst scenes (index of the scene, path), what was not read."""
 
     evaluation: Evaluation
     replays: tuple[tuple[int, Path], ...]
+    skipped: tuple[str, ...]
 
 
-def scenes_of(drive: Drive) -> list[Scene]:
-    """The scenes of `drive.source`: a family ("all" for every one), or files. ConfigError, DataError: neither."""
+def scenes_of(drive: Drive) -> tuple[list[Scene], list[str]]:
+    """The scenes of `drive.source`, a family ("all" for every one) or files, and what could not be read of them.
+
+    ConfigError: neither. DataError: nothing could be read.
+    """
     if drive.source == "all" or drive.source in FAMILIES:
-        return make_scenes(drive.source, seed=drive.seed, count=drive.count)
+        return make_scenes(drive.source, seed=drive.seed, count=drive.count), []
     if not Path(drive.source).exists() and not any(mark in drive.source for mark in "*?[/."):
         known = ", ".join(FAMILIES)
         raise ConfigError(f"{drive.source!r} is neither a file or folder nor a family; families: {known}, all")
-    return load_scenes(drive.source, limit=drive.limit)
+    scenes: list[Scene] = []
+    errors: list[DataError] = []
+    for item in iter_scenes(drive.source):
+        if isinstance(item, SceneError):
+            errors.append(item.error)
+        elif drive.limit is not None and len(scenes) == drive.limit:
+            break
+        else:
+            scenes.append(item)
+    if not scenes:
+        raise errors[0] if errors else DataError("no scenes", drive.source)
+    return scenes, [str(error) for error in errors]
 
 
 def simulator_of(drive: Drive) -> tuple[Simulator, Any]:
@@ -85,7 +100,7 @@ def run_drive(run: RunDirectory, drive: Drive, progress: Callable[[int, int], No
 
     progress(scenes done, all scenes). Writes metrics.jsonl, artifacts/evaluation.json, artifacts/replay-*.html.
     """
-    scenes = scenes_of(drive)
+    scenes, skipped = scenes_of(drive)
     sim, policy = simulator_of(drive)
     key = jax.random.key(drive.seed)
     rows = _finished(run, len(scenes))
@@ -103,7 +118,7 @@ def run_drive(run: RunDirectory, drive: Drive, progress: Callable[[int, int], No
         path = run.artifacts / f"replay-{index}.html"
         title = f"{name_of(scenes[index])}: {drive.policy} among {drive.agents}"
         pages[index] = save_replay(scenes[index], rollout, path, title=title)
-    return Driven(evaluation, tuple((index, pages[index]) for index in shown))
+    return Driven(evaluation, tuple((index, pages[index]) for index in shown), tuple(skipped))
 
 
 def worst(rows: Sequence[dict[str, float]]) -> list[int]:

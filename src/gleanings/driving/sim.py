@@ -19,7 +19,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.driving._step import first_state, next_state
 from gleanings.driving.agents import Policy, SimAgent, selected
 from gleanings.driving.config import ObserveConfig, SimConfig
-from gleanings.driving.dynamics import Dynamics, limits_of
+from gleanings.driving.dynamics import Dynamics, Scalar, limits_of
 from gleanings.driving.metrics import check_names
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Pose, Scene, Trajectory
@@ -79,7 +79,7 @@ class Simulator(eqx.Module):
         kind = [Kind.VEHICLE] if self.config.controlled in ("sdc", "vehicles") else list(Kind)
         zero = jnp.zeros(len(kind))
         rest = Pose(zero, zero, zero, zero, zero, zero)
-        low, high = jax.vmap(self.dynamics.bounds, (0, None, 0))(rest, 0.1, limits_of(jnp.asarray(kind)))
+        low, high = _bounds(self.dynamics, rest, 0.1, jnp.asarray(kind))
         return ActionSpec(np.asarray(low.min(0)), np.asarray(high.max(0)), (self.dynamics.size,), np.dtype(low.dtype))
 
     def controlled(self, scene: Scene) -> Bool[Array, " N"]:
@@ -96,13 +96,10 @@ class Simulator(eqx.Module):
         kind = scene.objects.kind
         zero = jnp.zeros(kind.shape, jnp.float32)
 
-        def of(pose: Pose) -> Array:
-            return jax.vmap(self.dynamics.null, (0, None, 0))(pose, scene.dt, limits_of(kind))
-
         if state is not None:
-            return of(state.pose)
+            return _null(self.dynamics, state.pose, scene.dt, kind)
         rest = Pose(zero, zero, zero, zero, zero, zero)
-        still, moving = of(rest), of(rest._replace(vx=zero + 3.0))
+        still, moving = (_null(self.dynamics, rest._replace(vx=zero + v), scene.dt, kind) for v in (0.0, 3.0))
         return jnp.where(jnp.all(still == moving), still, -1 if self.dynamics.integer else jnp.nan)
 
     def observe(self, scene: Scene, state: SimState) -> Any:
@@ -205,6 +202,16 @@ def _check(config: SimConfig, names: tuple[str, ...]) -> None:
 
 def _on_device(scene: Scene) -> Scene:
     return jax.tree.map(jnp.asarray, scene)
+
+
+@eqx.filter_jit
+def _null(dynamics: Dynamics, pose: Pose, dt: Scalar, kind: Array) -> Shaped[Array, "N A"]:
+    return jax.vmap(dynamics.null, (0, None, 0))(pose, dt, limits_of(kind))
+
+
+@eqx.filter_jit
+def _bounds(dynamics: Dynamics, pose: Pose, dt: Scalar, kind: Array) -> tuple[Array, Array]:
+    return jax.vmap(dynamics.bounds, (0, None, 0))(pose, dt, limits_of(kind))
 
 
 @eqx.filter_jit

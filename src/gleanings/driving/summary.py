@@ -1,7 +1,6 @@
 """What a rollout amounts to: one value an object, then one number a metric."""
 
-from typing import Literal
-
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
@@ -15,7 +14,6 @@ from gleanings.driving.scene import Scene
 from gleanings.driving.score import NEEDS, score
 from gleanings.driving.state import ALIVE, Metric, Rollout
 
-Who = Literal["controlled", "sdc", "predicted", "moving", "all"]
 MOVING_M = 5.0
 _LEAST = ("overlap_gap", "ttc_s")
 _LAST = ("progress_m", "progress_ratio")
@@ -38,6 +36,9 @@ def per_object(scene: Scene, rollout: Rollout) -> dict[str, Metric]:
     return values
 
 
+_values = jax.jit(per_object)
+
+
 def _reduce(name: str, metric: Metric) -> Metric:
     value, mask = metric
     if value.dtype == jnp.bool_:
@@ -53,7 +54,7 @@ def _reduce(name: str, metric: Metric) -> Metric:
     return defined(reduced, mask.any(0))
 
 
-def chosen(scene: Scene, rollout: Rollout, who: Who) -> Bool[Array, " N"]:
+def chosen(scene: Scene, rollout: Rollout, who: str) -> Bool[Array, " N"]:
     """Objects of the group `who` that were in the scene at some step. ConfigError: an unknown group.
 
     controlled, sdc, predicted, all; moving: vehicles whose log extends over more than 5 m.
@@ -68,16 +69,16 @@ def chosen(scene: Scene, rollout: Rollout, who: Who) -> Bool[Array, " N"]:
     }
     if who not in groups:
         raise ConfigError(f"who={who!r} is not known; known: {', '.join(groups)}")
-    return jnp.asarray(groups[who]) & ((rollout.flags & ALIVE) != 0).any(0)
+    return jnp.asarray(groups[who]) & ((jnp.asarray(rollout.flags) & ALIVE) != 0).any(0)
 
 
-def summarise(scene: Scene, rollout: Rollout, who: Who = "controlled") -> dict[str, float]:
+def summarise(scene: Scene, rollout: Rollout, who: str = "controlled") -> dict[str, float]:
     """Means over the objects of a group, by metric, for the rollout of one scene (no batch axis).
 
     `n`: objects in the group; `NAME_n`: those for which NAME is defined, over which the mean is taken (NaN if none).
     ConfigError: an unknown group. Source: ours, 3.8.
     """
-    return averages(per_object(scene, rollout), chosen(scene, rollout, who))
+    return averages(_values(scene, rollout), chosen(scene, rollout, who))
 
 
 def averages(values: dict[str, Metric], group: Bool[Array, " N"] | Bool[np.ndarray, " N"]) -> dict[str, float]:

@@ -10,6 +10,7 @@ STUDIES: dict[str, str] = {
     "coupled-gradients": "gleanings.studies.coupled_gradients:STUDY",
     "modbe": "gleanings.studies.modbe:STUDY",
     "batch-policy-selection": "gleanings.studies.batch_policy_selection:STUDY",
+    "driving-simulator": "gleanings.studies.driving_simulator:STUDY",
 }
 
 __all__ = ["STUDIES", "load"]

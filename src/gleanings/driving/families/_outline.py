@@ -1,6 +1,5 @@
 """The edge of a road that is a union of strips: level set of the distance by marching squares. Source: ours."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,13 +63,16 @@ def outline(strips: list[Strip], island: float) -> list[tuple[Float[np.ndarray, 
     """
     field = _Field(strips)
     outer = []
-    for loop in _contours(field, lambda q: field(q)[0] - _ROUND):
+    points, cells = _grid(field)
+    level = field(points)[0]
+    for loop in _contours(points, cells, level - _ROUND):
         loop = _drawn(loop, field, _ROUND)
         if len(loop := loop[np.abs(field(loop)[0] - _ROUND) < 0.01]) > 3:
             outer.append(Strip(np.column_stack([loop, 0 * loop[:, 0]])[[*range(len(loop)), 0]], _ROUND))
     back = _Field(outer)
     edges = []
-    for loop in _contours(field, lambda q: np.where(field(q)[0] < _ROUND, -back(q)[0], 9.0)):
+    level[level < _ROUND] = -back(points[level < _ROUND])[0]
+    for loop in _contours(points, cells, level):
         x, y = loop.T
         if abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2 < island:
             continue
@@ -108,19 +110,23 @@ def _runs(line: Float[np.ndarray, "P 3"], keep: Bool[np.ndarray, " P"]) -> list[
     return [line[run] for run in np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1)]
 
 
-def _contours(field: _Field, level: Callable[[np.ndarray], np.ndarray]) -> list[Float[np.ndarray, "P 2"]]:
-    """Closed zero lines on a grid of a function of points, negative on the left; it is read near the strips only."""
+def _grid(field: _Field) -> tuple[np.ndarray, np.ndarray]:
+    """Points [G, 2] of a square grid near the strips, and their rows and columns [2, G]."""
     wide = field.reach.max() + _ROUND
     low = field.a[:, :2].min(axis=0) - wide - 2.5 * _STEP
     nx, ny = (int(n) for n in np.ceil((field.a[:, :2].max(axis=0) - low + wide) / _STEP) + 4)
     near = np.zeros((ny, nx), bool)
     ix, iy = ((field.a[:, :2] + field.d[:, :2] / 2 - low) / _STEP).astype(int).T
     near[iy, ix] = True
-    near = maximum_filter(near, size=2 * int(wide) + 7)
-    value = np.full((ny, nx), 9.0)
-    rows, columns = np.nonzero(near)
-    value[rows, columns] = level(np.stack([columns, rows], axis=1) * _STEP + low)
-    value[value == 0] = 1e-9
+    cells = np.stack(np.nonzero(maximum_filter(near, size=2 * int(wide) + 7)))
+    return cells[::-1].T * _STEP + low, cells
+
+
+def _contours(points: np.ndarray, cells: np.ndarray, level: np.ndarray) -> list[Float[np.ndarray, "P 2"]]:
+    """Closed zero lines of values at the points of a grid, negative on the left; positive away from the grid."""
+    value = np.full(cells.max(axis=1) + 2, 9.0)
+    value[tuple(cells)] = np.where(level == 0, 1e-9, level)
+    low = points[0] - cells[::-1, 0] * _STEP
     follow, at = _segments(value)
     return [loop * _STEP + low for loop in _loops(follow, at)]
 
