@@ -10,7 +10,6 @@ from gleanings.driving.agents import ConstantVelocity, LogPlayback
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle
 from gleanings.driving.fan import Plan, constant_grid, fan, rank
-from gleanings.driving.policies import null
 from gleanings.driving.score import NEEDS
 from gleanings.driving.sim import Simulator
 
@@ -25,11 +24,12 @@ def make(agents=None, **config) -> Simulator:
 def test_each_future_is_its_own_rollout_step_by_step():
     sim = make(ConstantVelocity(), controlled="all", metrics=("collision", "overlap_gap", "progress_m"))
     state = sim.rollout(SCENE, None, KEY, steps=3).state
-    actions = np.random.default_rng(0).normal(0, (1, 0.02), (19, 5, 2)).astype(np.float32)
+    actions = np.random.default_rng(0).normal(0, (1, 0.02), (16, 5, 2)).astype(np.float32)
     futures = fan(sim, SCENE, state, actions, KEY)
-    assert futures.trajectory.x.shape == (19, 6, 8)
-    assert np.asarray(futures.first).tolist() == [3] * 19
-    for k in (0, 18):
+    assert futures.trajectory is not None
+    assert futures.trajectory.x.shape == (16, 6, 8)
+    assert np.asarray(futures.first).tolist() == [3] * 16
+    for k in (0, 15):
         now = state
         for h in range(5):
             now, out = sim.step(SCENE, now, Plan(actions[k], state.t)(SCENE, now), KEY)
@@ -43,12 +43,12 @@ def test_each_future_is_its_own_rollout_step_by_step():
 def test_constant_actions_lead_along_circles():
     """Exact arcs in float64: s = v t + a t^2 / 2, yaw = k s, position of a circle of radius 1 / k."""
     sim = make(metrics=())
-    actions = constant_grid(10, (-2.0, 2.0), (0.01, 0.05), (3, 4))
+    actions = constant_grid(10, (-2.0, 2.0), (0.01, 0.05), (2, 4))
     futures = fan(sim, SCENE, sim.reset(SCENE, KEY), actions, KEY)
     ego = jax.tree.map(lambda rows: np.asarray(rows)[:, :, 0], futures.trajectory)
     a, k = (actions[:, 0, c].astype(float) for c in (0, 1))
-    assert len({*zip(a, k, strict=True)}) == 12
-    assert sorted({*a}) == [-2, 0, 2]
+    assert len({*zip(a, k, strict=True)}) == 8
+    assert sorted({*a}) == [-2, 2]
     for h in range(11):
         s = 10 * 0.1 * h + a * (0.1 * h) ** 2 / 2
         np.testing.assert_allclose(ego.yaw[:, h], k * s, atol=1e-5)
@@ -60,8 +60,10 @@ def test_policies_make_a_fan_and_the_one_that_runs_into_a_car_ranks_last():
     sim = make(metrics=(*NEEDS, "progress_m"))
     state = sim.reset(SCENE, KEY)
     brake = Plan(np.full((20, 2), [-3, 0], np.float32), state.t)
+    hold = Plan(np.zeros((20, 2), np.float32), state.t)
     faster = Plan(np.full((20, 2), [4, 0], np.float32), state.t)
-    futures = fan(sim, SCENE, state, [null, faster, brake], KEY)
+    futures = fan(sim, SCENE, state, [hold, faster, brake], KEY)
+    assert futures.trajectory is not None
     assert futures.trajectory.x.shape == (3, 21, 8)
     hits = np.asarray(futures.metrics["at_fault"].value)[:, :, 0].any(1)
     assert hits.tolist() == [False, True, False]

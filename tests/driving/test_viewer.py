@@ -54,7 +54,8 @@ $("which").value = 1; $("which").dispatchEvent(new Event("change")); said.frames
 $("which").value = 0; $("which").dispatchEvent(new Event("change"));
 $("play").click(); said.playing = document.body.dataset.playing;
 setTimeout(() => {
-  said.ran = at(); $("play").click(); go(4); chosen = scene.ego; draw(); said.seen = Number(document.body.dataset.witnesses);
+  said.ran = at(); $("play").click();
+  go(4); chosen = scene.ego; draw(); said.seen = Number(document.body.dataset.witnesses);
   go(5); said.unseen = Number(document.body.dataset.witnesses); said.paused = document.body.dataset.playing;
   const result = document.createElement("pre"); result.id = "said"; result.textContent = JSON.stringify(said);
   document.body.append(result);
@@ -154,7 +155,17 @@ def test_a_page_of_a_full_scene_is_small(tmp_path: Path):
     metrics = {}
     for name in PER_STEP_METRICS:
         noise = rng.normal(0, 9, (80, 128)).astype(np.float32)
-        yes = name in ("collision", "at_fault", "off_road", "wrong_way", "off_route", "infeasible", "ttc_low", "red_light", "goal_reached")
+        yes = name in (
+            "collision",
+            "at_fault",
+            "off_road",
+            "wrong_way",
+            "off_route",
+            "infeasible",
+            "ttc_low",
+            "red_light",
+            "goal_reached",
+        )
         metrics[name] = SimpleNamespace(value=noise > 12 if yes else noise, mask=noise < 30)
     rollout = SimpleNamespace(trajectory=moved, metrics=metrics, first=10, controlled=np.arange(128) == 0)
     page = save_replay(full, rollout, tmp_path / "full.html")

@@ -25,7 +25,8 @@ def seen_in(scene: Scene, trajectory: Trajectory) -> SimpleNamespace:
 
 def confirm(scene: Scene, rollout: SimpleNamespace) -> dict[str, int]:
     """Asserts that exactly the events have witnesses and that all of these are true; how many of each."""
-    found, counts = witnesses(scene, rollout), dict.fromkeys(EVENTS, 0)
+    found = witnesses(scene, rollout)
+    counts: dict[str, int] = dict.fromkeys(EVENTS, 0)
     wanted = {
         (name, int(t), int(n)) for name in EVENTS for t, n in np.argwhere(np.asarray(rollout.metrics[name].value))
     }
@@ -76,8 +77,8 @@ def check_blame(scene: Scene, one: Witness, then: Trajectory, here: Trajectory, 
 def check_edge(scene: Scene, one: Witness, then: Trajectory, here: Trajectory, t: int) -> None:
     every, base = corners(scene, here, one.object), here.z[one.object] - float(scene.objects.height[one.object]) / 2
     np.testing.assert_allclose(every[one.corner], one.place[:2], atol=1e-4)
-    value, doubt = oracle.signed_distance(scene, *every[one.corner], base)
-    worst = max(oracle.signed_distance(scene, *corner, base)[0] for corner in every)
+    value, doubt = oracle.signed_distance(scene, *every[one.corner].tolist(), base)
+    worst = max(oracle.signed_distance(scene, *corner, base)[0] for corner in every.tolist())
     assert doubt or (value > -NEAR and value > worst - NEAR)
     if value < 30:
         assert abs(np.hypot(*np.subtract(one.place[2:], one.place[:2])) - value) < NEAR
@@ -115,13 +116,13 @@ _CHECKS = dict(zip(EVENTS, (check_pair, check_blame, check_edge, check_light, ch
 
 @pytest.mark.parametrize("start", [0, pytest.param(30, marks=pytest.mark.slow)])
 def test_all_witnesses_of_random_motions_are_true(start: int):
-    total = dict.fromkeys(EVENTS, 0)
-    for seed in range(start, start + (12 if start == 0 else 200)):
+    total: dict[str, int] = dict.fromkeys(EVENTS, 0)
+    for seed in range(start, start + (8 if start == 0 else 200)):
         scene, trajectory = random_scene(seed)
         for name, count in confirm(scene, seen_in(scene, trajectory)).items():
             total[name] += count
     assert min(total.values()) > 0, total
-    assert sum(total.values()) > 200
+    assert sum(total.values()) > 150
 
 
 def test_a_red_light_has_a_witness():

@@ -56,8 +56,10 @@ def fan(
         raise ConfigError("a fan moves the ego, which this simulator does not control or the scene lacks")
     key = jax.random.key(0) if key is None else key
     if isinstance(actions, jax.Array | np.ndarray):
-        steps = actions.shape[1] if steps is None else steps
-        return _plans(sim, jax.tree.map(jnp.asarray, scene), state, jnp.asarray(actions), key, steps)
+        rows = jnp.asarray(actions)
+        return _plans(
+            sim, jax.tree.map(jnp.asarray, scene), state, rows, key, rows.shape[1] if steps is None else steps
+        )
     futures = [sim.rollout(scene, policy, key, steps, state=state) for policy in actions]
     return jax.tree.map(lambda *parts: jnp.stack(parts), *futures)
 
@@ -90,8 +92,11 @@ def constant_grid(
     curvature: tuple[float, float] = (-0.05, 0.05),
     counts: tuple[int, int] = (8, 8),
 ) -> Float32[np.ndarray, "K H 2"]:
-    """Constant actions of `Bicycle` (m/s^2, 1/m): every acceleration with every curvature, `counts` of them in even
-    steps; row i counts[1] + j has acceleration i and curvature j. ConfigError: a count or `steps` below 1."""
+    """Constant actions of `Bicycle`, m/s^2 and 1/m: every acceleration with every curvature.
+
+    `counts` evenly spaced values of each; row i counts[1] + j has acceleration i and curvature j. ConfigError: a count
+    or `steps` below 1. Source: ours.
+    """
     if min(steps, *counts) < 1:
         raise ConfigError(f"steps {steps} and counts {counts}: 1 or more")
     pairs = np.meshgrid(np.linspace(*acceleration, counts[0]), np.linspace(*curvature, counts[1]), indexing="ij")

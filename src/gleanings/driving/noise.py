@@ -45,7 +45,9 @@ class Noisy(SimAgent):
         grow = faster / jnp.maximum(speed, 1e-3)
         vx = grow * (pose.vx * jnp.cos(turn) - pose.vy * jnp.sin(turn))
         vy = grow * (pose.vx * jnp.sin(turn) + pose.vy * jnp.cos(turn))
-        x, y = (at + (after - before) * scene.dt / 2 for at, after, before in zip(pose, (vx, vy), pose[4:], strict=False))
+        x, y = (
+            at + (after - before) * scene.dt / 2 for at, after, before in zip(pose, (vx, vy), pose[4:], strict=False)
+        )
         yaw = jnp.arctan2(jnp.sin(pose.yaw + turn), jnp.cos(pose.yaw + turn))
         noisy = Pose(x, y, pose.z, yaw, vx, vy)
         moved = Pose(*(jnp.where(calm > 0, a, b) for a, b in zip(noisy, pose, strict=True)))

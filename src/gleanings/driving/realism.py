@@ -30,7 +30,7 @@ LAPLACE = 0.1
 
 
 class Feature(NamedTuple):
-    """Weight of a feature and its histogram: lowest and highest edge, number of bins; values beyond fall in the last."""
+    """Weight of a feature, and lowest edge, highest edge and number of bins; values beyond fall in the last ones."""
 
     weight: float
     low: float
@@ -62,7 +62,7 @@ def sample(
     policy: Policy | None = None,
     steps: int | None = None,
 ) -> Rollout:
-    """`count` rollouts with different keys: a `Rollout` every array of which has a leading axis. Source: ours.
+    """`count` rollouts, the i-th with fold_in(key, i): a `Rollout` with a leading axis on every array. Source: ours.
 
     Let all objects react with `SimConfig(controlled=(), metrics=realism.METRICS)`. ConfigError: count < 1.
     """
@@ -70,7 +70,8 @@ def sample(
         raise ConfigError(f"count {count}: 1 or more")
     sim.check(scene)
     steps = int(scene.log.x.shape[0] - 1 - sim.start(scene)) if steps is None else steps
-    return _sample(sim, jax.tree.map(jnp.asarray, scene), jax.random.split(key, count), policy, steps)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
+    return _sample(sim, jax.tree.map(jnp.asarray, scene), keys, policy, steps)
 
 
 @eqx.filter_jit
@@ -102,7 +103,7 @@ def realism(scene: Scene, rollouts: Rollout, who: Who = "moving") -> dict[str, f
     return result | {"min_ade_m": _least_ade(motion, log, group), "n": float(group.sum())}
 
 
-_Values = tuple[Float[np.ndarray, "*R T N"], Bool[np.ndarray, "*R T N"]]
+_Values = tuple[Float[np.ndarray, "... N"], Bool[np.ndarray, "... N"]]
 
 
 def _features(rows: Trajectory, metrics: dict, dt: float) -> dict[str, _Values]:

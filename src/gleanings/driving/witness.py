@@ -96,7 +96,7 @@ def witnesses(scene: Scene, rollout: Any, events: Iterable[str] = EVENTS) -> lis
     if rollout.trajectory is None:
         raise ConfigError("the rollout has no trajectory; run it with record='pose'")
     *fields, valid = (np.asarray(field) for field in rollout.trajectory)
-    rows = Trajectory(*(field.astype(np.float64) for field in fields), valid.astype(bool))
+    rows = Trajectory(*[*(field.astype(np.float64) for field in fields), valid.astype(bool)])
     sizes = (np.broadcast_to(np.asarray(v, float), valid.shape) for v in (scene.objects.length, scene.objects.width))
     view = _View(scene, int(rollout.first), rows, _Box(rows.x, rows.y, rows.yaw, *sizes))
     found = []
