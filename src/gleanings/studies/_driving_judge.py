@@ -24,7 +24,7 @@ def judge(evidence: Evidence) -> Verdict:
     """Apply the rule: the verdict is that of the worst part."""
     values = evidence.values
     parts = (speed_part(values), playback_part(values), reactivity_part(values))
-    label = min((label for label, _ in parts), key=_WORST_FIRST.index)
+    label: Label = min((label for label, _ in parts), key=_WORST_FIRST.index)
     checks = tuple(check for _, found in parts for check in found)
     failed = [check.name for check in checks if check.holds is False]
     rest = f"; against it: {', '.join(failed)}" if failed else ""

@@ -39,8 +39,7 @@ def confronted(name: str, scenes: Sequence[Scene], steps: int | None, replays: P
     for length in sorted({min(steps_left(s), steps or steps_left(s)) for s in scenes}):
         alike = [index for index, s in enumerate(scenes) if min(steps_left(s), steps or steps_left(s)) == length]
         for places, stacked in group_scenes([scenes[index] for index in alike], CHUNK):
-            contact, blameless, rollouts = _run(filled(stacked, len(places)), length)
-            contact, blameless = np.asarray(contact), np.asarray(blameless)
+            contact, blameless, rollouts = jax.tree.map(np.asarray, _run(filled(stacked, len(places)), length))
             for place, at in enumerate(places):
                 index = alike[at]
                 for arm, (ego, agents) in enumerate(ARMS):
@@ -48,7 +47,8 @@ def confronted(name: str, scenes: Sequence[Scene], steps: int | None, replays: P
                     found[agents][ego]["not_at_fault"][index] = int(blameless[place, arm])
                 differs = _difference(found, index)
                 if differs > shown[0]:
-                    shown = (differs, index, jax.tree.map(lambda x, at=place: np.asarray(x[at]), rollouts))
+                    shown = (differs, index, jax.tree.map(lambda x, at=place: x[at], rollouts))
+    assert shown[2] is not None  # the first scene differs by 0 at least
     page = _save(name, scenes[shown[1]], shown[2], replays)
     return {"runs": found, "replay": {"page": page, "scene": name_of(scenes[shown[1]])}}
 

@@ -73,8 +73,8 @@ def _speed(found: dict[str, Any], report: Report) -> None:
     scene, clock = found["scene"], found["clock"]
     text = (
         f"One generated scene of {scene['objects']} objects, {scene['segments']:,} segments of road edge after merging "
-        f"and {scene['unmerged']:,} before, which the dense twin looks at. {clock} time on {found['cpu']}, the least of "
-        "several calls."
+        f"and {scene['unmerged']:,} before, which the dense twin looks at. {clock} time on {found['cpu']}, the least "
+        "of several calls."
     )
     report.section("Speed", text)
     series = [
@@ -97,7 +97,7 @@ def _playback(values: dict[str, Any], report: Report) -> None:
     series = [
         Series("moving vehicles", arms, [m.estimate for m in means], [m.low for m in means], [m.high for m in means])
     ]
-    if all(mean.low > 0 for mean in means):
+    if means and all(mean.low > 0 for mean in means):
         report.figure(figure_bars(series, value_label="ADE, m", log=True), "Mean over scenes with its 95 % interval.")
     rows = []
     for arm in arms_of(values):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Key
+from jaxtyping import Array
 
 from gleanings.core._cost import machine
 from gleanings.driving.agents import LogPlayback
@@ -163,8 +163,7 @@ def reacting(scene: Scene) -> Any:
         pose, _, _ = model.act(scene, state, (), key)
         return dataclasses.replace(state, x=pose.x, y=pose.y, yaw=pose.yaw, vx=pose.vx, vy=pose.vy), None
 
-    state, _ = lax.scan(one, state, None, length=LOOP)
-    return state.x
+    return lax.scan(one, state, None, length=LOOP)[0].x
 
 
 def _segments(scene: Scene) -> int:

@@ -108,7 +108,7 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(("straight", "merge"), 1, 32, 20, ("log", "bicycle"), (1,), (), 3000, every=False),
+    "smoke": Scale(("straight", "merge"), 1, 32, 20, ("log",), (1,), (), 3000, every=False),
     "quick": Scale(tuple(FAMILIES), 8, 64, 80),
     "full": Scale(tuple(FAMILIES), 40, 128, 80),
 }

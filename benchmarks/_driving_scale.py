@@ -1,0 +1,72 @@
+"""How time and memory of a rollout grow with the number of scenes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from _driving_scene import Reference
+from _timing import interleave, summary, timer
+
+from gleanings.driving.scene import Scene
+from gleanings.studies._driving_speed import LOOP, batched, rolling, simulator, stacked, stepping
+
+Row = dict[str, Any]
+Target = tuple[str, str, float, float | None]
+BATCHES = (1, 4, 16, 64, 256, 1024)
+ONE_VMAP = 64  # scenes of the batch that also runs without chunks
+_MOST_BYTES = 8 * 2**30
+
+
+def measure_scale(reference: Reference, quick: bool, count: int, report: Callable[[Row], None]) -> None:
+    """A row for memory, then one a batch: ms of a step with three metrics, of one scene."""
+    report(memory(reference.scene))
+    for batch in BATCHES[:2] if quick else BATCHES:
+        for how in ("chunks of 8", "one vmap") if batch == ONE_VMAP else ("chunks of 8",):
+            report(_batch(reference.scene, batch, how, count))
+
+
+def memory(scene: Scene) -> Row:
+    """Bytes that a step carries, that a rollout needs beside its output, and of the scene itself."""
+    sim = simulator()
+    state = jax.eval_shape(lambda: sim.reset(jax.tree.map(jnp.asarray, scene), jax.random.key(0)))
+    compiled = jax.jit(rolling()).lower(scene).compile().memory_analysis()
+    return {
+        "case": "memory",
+        "carry_bytes": sum(_bytes(leaf) for leaf in jax.tree.leaves(state)),
+        "temporary_bytes": compiled.temp_size_in_bytes,
+        "output_bytes": compiled.output_size_in_bytes,
+        "scene_bytes": sum(_bytes(leaf) for leaf in jax.tree.leaves(scene)),
+    }
+
+
+def _bytes(leaf: Any) -> int:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.eval_shape(jax.random.key_data, leaf)
+    return leaf.size * leaf.dtype.itemsize
+
+
+def _batch(scene: Scene, batch: int, how: str, count: int) -> Row:
+    row = {"case": "batch", "scenes": batch, "how": how if jax.default_backend() == "cpu" else "one vmap"}
+    size = batch * sum(_bytes(leaf) for leaf in jax.tree.leaves(scene))
+    if size > _MOST_BYTES:
+        return row | {"unmeasured": f"{batch} scenes are {size / 2**30:.1f} GiB"}
+    call = stepping(LOOP)
+    run, scenes = jax.jit(batched(call, batch) if how != "one vmap" else jax.vmap(call)), stacked(scene, batch)
+    compiled = run.lower(scenes).compile()
+    samples = interleave({"own": timer(lambda: compiled(scenes))}, count, limit_s=60.0)["own"]
+    share = [(wall / LOOP / batch, cpu / LOOP / batch) for wall, cpu in samples]
+    return row | summary(share) | {"temporary_bytes": compiled.memory_analysis().temp_size_in_bytes}
+
+
+def scale_targets(rows: list[Row]) -> list[Target]:
+    """Carry, and the time of a scene in a batch of 256 over that of one alone."""
+    carry = next((row["carry_bytes"] for row in rows if row["case"] == "memory"), None)
+    needed = next((row["temporary_bytes"] for row in rows if row["case"] == "memory"), None)
+    times = {row.get("scenes"): row.get("cpu_min_ms") for row in rows if row.get("how") != "one vmap"}
+    one, many = times.get(1), times.get(256)
+    return [
+        ("carry of a step and scene, KB", "<=", 10.0, carry and round(carry / 1e3, 2)),
+        ("temporaries of a rollout, MB", "<=", 2.0, needed and round(needed / 1e6, 3)),
+        ("time a scene, 256 scenes / 1", "<=", 1.1, round(many / one, 3) if one and many else None),
+    ]
