@@ -77,8 +77,8 @@ def check_blame(scene: Scene, one: Witness, then: Trajectory, here: Trajectory, 
 def check_edge(scene: Scene, one: Witness, then: Trajectory, here: Trajectory, t: int) -> None:
     every, base = corners(scene, here, one.object), here.z[one.object] - float(scene.objects.height[one.object]) / 2
     np.testing.assert_allclose(every[one.corner], one.place[:2], atol=1e-4)
-    value, doubt = oracle.signed_distance(scene, *every[one.corner].tolist(), base)
-    worst = max(oracle.signed_distance(scene, *corner, base)[0] for corner in every.tolist())
+    values, ties = oracle.signed_distance(scene, *every.T, base)
+    value, doubt, worst = values[one.corner], ties[one.corner], values.max()
     assert doubt or (value > -NEAR and value > worst - NEAR)
     if value < 30:
         assert abs(np.hypot(*np.subtract(one.place[2:], one.place[:2])) - value) < NEAR

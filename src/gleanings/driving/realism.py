@@ -21,7 +21,7 @@ from gleanings.driving.metrics import measure
 from gleanings.driving.scene import Scene, Trajectory
 from gleanings.driving.sim import Simulator
 from gleanings.driving.state import Rollout
-from gleanings.driving.summary import Who, chosen
+from gleanings.driving.summary import chosen
 
 METRICS = ("overlap_gap", "ttc_s", "off_road_m", "collision", "off_road", "red_light")
 """Metrics that the simulator must measure for `realism`."""
@@ -80,7 +80,7 @@ def _sample(sim: Simulator, scene: Scene, keys: Array, policy: Policy | None, st
     return many(lambda own: sim.rollout(scene, policy, jax.random.wrap_key_data(own), steps), bits)
 
 
-def realism(scene: Scene, rollouts: Rollout, who: Who = "moving") -> dict[str, float]:
+def realism(scene: Scene, rollouts: Rollout, who: str = "moving") -> dict[str, float]:
     """Likelihood of the log by feature, their weighted mean `realism`, `min_ade_m`, and `n`, the number of objects.
 
     rollouts: R of them, as from `sample`, with trajectories and `METRICS`. who: a group of `summarise` (default:
