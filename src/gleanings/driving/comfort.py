@@ -45,9 +45,10 @@ def comfort(scene: Scene, trajectory: Trajectory) -> Metric:
     if trajectory.x.shape[0] < WINDOW:
         return Metric(jnp.zeros(kind.shape, bool), jnp.zeros(kind.shape, bool))
     whole = _windows(trajectory.valid).all(0)
-    bad = (~_within_bounds(trajectory, scene.dt) & whole).any(0)
+    dt = jnp.asarray(scene.dt)
+    bad = (~_within_bounds(trajectory, dt) & whole).any(0)
     if whole.shape[0] >= WINDOW:
-        bad = bad | (~_gentle(trajectory, scene.dt) & _windows(whole).all(0)).any(0)
+        bad = bad | (~_gentle(trajectory, dt) & _windows(whole).all(0)).any(0)
     return defined(~bad, rides & whole.any(0))
 
 
