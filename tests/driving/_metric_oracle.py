@@ -179,10 +179,10 @@ def _road(scene: Scene, now: Trajectory) -> dict:
     value, doubt = np.zeros(n), np.zeros(n, bool)
     known = bool(np.isfinite(scene.edges.z).any())
     against, near, unsure, limit = np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool), np.full(n, np.nan)
-    for i in np.flatnonzero(now.valid):
+    for i in np.flatnonzero(now.valid).tolist():
         corners = box(now.x[i], now.y[i], now.yaw[i], length[i], width[i])
         if known:
-            found, tie = signed_distance(scene, *corners.T, now.z[i] - height[i] / 2)
+            found, tie = signed_distance(scene, corners[:, 0], corners[:, 1], now.z[i] - height[i] / 2)
             value[i], doubt[i] = found.max(), tie.any()
         near[i], aligned, _, unsure[i], limit[i] = _lanes(scene, now, i)
         against[i] = not aligned and speed[i] > 0.5
@@ -315,7 +315,7 @@ class _Paths:
     def step(self, now: Trajectory) -> dict:
         n, has = len(now.x), np.asarray(self.scene.paths.length) > 0
         distance = np.zeros(n)
-        for i in np.flatnonzero(now.valid & has):
+        for i in np.flatnonzero(now.valid & has).tolist():
             hint = self.arc[i] if self.was[i] else np.nan
             self.arc[i], distance[i], rival = self.project(i, now.x[i], now.y[i], hint)
             self.unsure[i] |= rival
