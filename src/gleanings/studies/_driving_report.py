@@ -30,6 +30,7 @@ _ROWS = {
     "step": "step with log divergence, contact and off-road",
     "rollout": "80 steps with these",
     "idm": "IDM, all agents",
+    "observe": "observation of all objects, 200 road points",
 }
 _EGOS = {
     "expert": "as logged",
