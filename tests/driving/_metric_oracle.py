@@ -8,24 +8,23 @@ import numpy as np
 
 from gleanings.driving.scene import Scene, Trajectory
 
-from ._metric_oracle_map import NEAR, Paths, box, lanes_near, on_road, red_lights, sizes
-
-RIDES, PEDESTRIAN = (1, 3), 2
+NEAR = 2e-3
+RIDES, VEHICLE, PEDESTRIAN = (1, 3), 1, 2
 LIMITS = {0: (-8, 4, 3), 1: (-8, 4, 0.22), 2: (-4, 4, 3), 3: (-6, 3, 0.6)}
 
 
 def measure(scene: Scene, trajectory: Trajectory, first: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(value, mask, doubt) by name: [T', N] for the steps of a trajectory [T'+1, N], [N] for whole ones."""
     rows = Trajectory(*(np.asarray(field, bool if name == "valid" else float) for name, field in _items(trajectory)))
-    pairs, paths = _Pairs(scene), Paths(scene, first)
+    pairs, paths = _Pairs(scene), _Paths(scene, first)
     pairs.step(_row(rows, 0), None)
     paths.step(_row(rows, 0))
     steps = []
     for k in range(1, len(rows.x)):
         before, now = _row(rows, k - 1), _row(rows, k)
-        found = {**pairs.step(now, lambda i, now=now: lanes_near(scene, now, i)), **paths.step(now)}
-        found |= on_road(scene, now) | _log(scene, now, first + k) | _limits(scene, before, now)
-        steps.append(found | red_lights(scene, before, now, first + k))
+        found = {**pairs.step(now, lambda i, now=now: _lanes(scene, now, i)), **paths.step(now)}
+        found |= _road(scene, now) | _log(scene, now, first + k) | _limits(scene, before, now)
+        steps.append(found | _red(scene, before, now, first + k))
     result = {name: tuple(np.stack([step[name][p] for step in steps]) for p in range(3)) for name in steps[0]}
     result |= _displacement(result["log_divergence"])
     result["comfort"] = _comfort(scene, rows)
@@ -43,31 +42,63 @@ def _row(rows: Trajectory, k: int) -> Trajectory:
     return Trajectory(*(field[k] for field in rows))
 
 
-def spans(a, b, yaws):
-    """Extents (low_a, high_a, low_b, high_b) of two sets of corners along the axes of the two yaws, four of each."""
-    for yaw in yaws:
-        for axis in ([np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]):
-            pa, pb = a @ axis, b @ axis
-            yield pa.min(), pa.max(), pb.min(), pb.max(), np.array(axis)
+def _sizes(scene: Scene):
+    o = scene.objects
+    return (np.asarray(v, float) for v in (o.length, o.width, o.height))
+
+
+def box(x, y, yaw, length, width):
+    """Corners [4, 2]."""
+    r = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+    local = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * [length / 2, width / 2]
+    return local @ r.T + [x, y]
 
 
 def gap(a, b, yaws) -> float:
-    """Largest separation of the corners over the axes."""
-    return max(max(lb - ha, la - hb) for la, ha, lb, hb, _ in spans(a, b, yaws))
+    """Largest separation of two sets of corners along the axes of the two yaws."""
+    best = -np.inf
+    for yaw in yaws:
+        for axis in ([np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]):
+            pa, pb = a @ axis, b @ axis
+            best = max(best, pb.min() - pa.max(), pa.min() - pb.max())
+    return best
 
 
-def ttc(a, b, yaws, velocity, grow: float = 0.0) -> float:
-    """Time until a meets b, which moves with `velocity` relative to it; boxes grown by `grow` metres."""
-    enter, leave = -np.inf, np.inf
-    for la, ha, lb, hb, axis in spans(a, b, yaws):
-        u = velocity @ axis
-        if abs(u) < 1e-6:
-            if lb - ha >= grow or la - hb >= grow:
-                return 5.0
-            continue
-        times = sorted([(ha + grow - lb) / u, (la - grow - hb) / u])
-        enter, leave = max(enter, times[0]), min(leave, times[1])
-    return min(max(enter, 0.0), 5.0) if enter < leave and leave > 0 else 5.0
+class _Spans:
+    """Extents of the corners of i and j along the four axes of pair (i, j), all [4, N, N], and the speed of j from i.
+
+    The corners of every box are projected on the axes of every box: no formula of radii, no relative frame.
+    """
+
+    def __init__(self, corners: np.ndarray, yaw: np.ndarray, velocity: np.ndarray) -> None:
+        axes = np.stack([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]]).transpose(2, 0, 1)
+        along = np.einsum("nad,mcd->namc", axes, corners)
+        (self.la, self.lb), (self.ha, self.hb) = map(self._of_pairs, (along.min(-1), along.max(-1)))
+        va, vb = self._of_pairs(np.einsum("nad,md->nam", axes, velocity))
+        self.speed = vb - va
+
+    @staticmethod
+    def _of_pairs(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """From the value of m along axis a of n, [n, a, m]: that of i and of j along the two axes of i, then of j."""
+        n = len(value)
+        own = value[np.arange(n), :, np.arange(n)].T
+        i = np.concatenate([np.broadcast_to(own[:, :, None], (2, n, n)), value.transpose(1, 2, 0)])
+        j = np.concatenate([value.transpose(1, 0, 2), np.broadcast_to(own[:, None, :], (2, n, n))])
+        return i, j
+
+    def gap(self) -> np.ndarray:
+        """Largest separation [N, N]."""
+        return np.maximum(self.lb - self.ha, self.la - self.hb).max(0)
+
+    def ttc(self, grow: float) -> np.ndarray:
+        """Time until i meets j [N, N], at most 5; boxes grown by `grow` metres."""
+        still = abs(self.speed) < 1e-6
+        apart = still & ((self.lb - self.ha >= grow) | (self.la - self.hb >= grow))
+        u = np.where(still, 1, self.speed)
+        times = np.sort([(self.ha + grow - self.lb) / u, (self.la - grow - self.hb) / u], 0)
+        enter, leave = np.where(still, -np.inf, times[0]).max(0), np.where(still, np.inf, times[1]).min(0)
+        meets = ~apart.any(0) & (enter < leave) & (leave > 0)
+        return np.where(meets, np.clip(enter, 0, 5), 5.0)
 
 
 class _Pairs:
@@ -80,52 +111,32 @@ class _Pairs:
 
     def step(self, now: Trajectory, lanes) -> dict:
         n, kind = len(now.x), self.scene.objects.kind
-        length, width, height = sizes(self.scene)
-        corners = [box(now.x[i], now.y[i], now.yaw[i], length[i], width[i]) for i in range(n)]
-        out = {name: [np.zeros(n, kind), now.valid.copy(), np.zeros(n, bool)] for name, kind in _PAIR.items()}
-        out["overlap_gap"][0][:] = np.inf
-        out["ttc_s"][0][:] = 5.0
-        touch = np.zeros((n, n), bool)
-        speed = np.hypot(now.vx, now.vy)
-        for i in range(n):
-            for j in range(n):
-                both = i != j and now.valid[i] and now.valid[j]
-                if not both:
-                    self.excused[i, j] = self.excused[i, j] and i != j
-                    continue
-                level = abs(now.z[i] - now.z[j]) < (height[i] + height[j]) / 2
-                yaws = (now.yaw[i], now.yaw[j])
-                g = gap(corners[i], corners[j], yaws)
-                touch[i, j] = level and g < 0
-                if not self.met[i, j]:
-                    self.excused[i, j] = touch[i, j]
-                self.excused[i, j] &= touch[i, j]
-                self.met[i, j] = True
-                self.unsure[i, j] |= abs(g) < NEAR and level
-                if not level:
-                    continue
-                doubt = self.unsure[i, j]
-                for name in _PAIR:
-                    out[name][2][i] |= doubt
-                if self.excused[i, j] or lanes is None:
-                    continue
-                out["collision"][0][i] |= touch[i, j]
-                out["overlap_gap"][0][i] = min(out["overlap_gap"][0][i], g)
-                relative = np.array([now.vx[j] - now.vx[i], now.vy[j] - now.vy[i]])
-                times = [ttc(corners[i], corners[j], yaws, relative, grow) for grow in (0.0, 1e-4, -1e-4)]
-                out["ttc_s"][0][i] = min(out["ttc_s"][0][i], times[0])
-                out["ttc_s"][2][i] |= max(times) - min(times) > 4e-4
-                if touch[i, j] and not self.touched[i, j]:
-                    blame, unsure = self._blame(i, j, now, corners, speed, lanes)
-                    out["at_fault"][0][i] |= blame
-                    out["at_fault"][2][i] |= unsure
+        length, width, height = _sizes(self.scene)
+        corners = np.array([box(now.x[i], now.y[i], now.yaw[i], length[i], width[i]) for i in range(n)])
+        pairs = _Spans(corners, now.yaw, np.stack([now.vx, now.vy], 1))
+        gaps, speed = pairs.gap(), np.hypot(now.vx, now.vy)
+        both = now.valid[:, None] & now.valid & ~np.eye(n, dtype=bool)
+        level = both & (abs(now.z[:, None] - now.z) < (height[:, None] + height) / 2)
+        touch = level & (gaps < 0)
+        self.excused = np.where(both, np.where(self.met, self.excused, touch) & touch, self.excused)
+        self.met |= both
+        self.unsure |= level & (abs(gaps) < NEAR)
+        counts, doubt = level & ~self.excused, (level & self.unsure).any(1)
+        times = [np.where(counts, pairs.ttc(grow), 5.0) for grow in (0.0, 1e-4, -1e-4)]
+        least, blur = times[0].min(1), np.max(times, 0) - np.min(times, 0) > 4e-4
+        blame = np.zeros((2, n), bool)
+        for i, j in np.argwhere(counts & touch & ~self.touched) if lanes else ():
+            blame[:, i] |= self._blame(i, j, now, corners, speed, lanes)
         self.touched = touch
-        out["overlap_gap"][1] &= np.isfinite(out["overlap_gap"][0])
-        out["at_fault"][1] &= np.isin(kind, RIDES)
-        least, doubt = out["ttc_s"][0], out["ttc_s"][2]
-        low = (least < 0.95) & (speed > 0.5)
-        out["ttc_low"] = [low, now.valid, doubt | (abs(least - 0.95) < NEAR) | (abs(speed - 0.5) < NEAR)]
-        return {name: tuple(value) for name, value in out.items()}
+        nearest = np.where(counts, gaps, np.inf).min(1, initial=np.inf)
+        slow = (abs(least - 0.95) < NEAR) | (abs(speed - 0.5) < NEAR)
+        return {
+            "collision": ((counts & touch).any(1), now.valid, doubt),
+            "overlap_gap": (nearest, now.valid & np.isfinite(nearest), doubt),
+            "at_fault": (blame[0], now.valid & np.isin(kind, RIDES), doubt | blame[1]),
+            "ttc_s": (least, now.valid, doubt | blur.any(1)),
+            "ttc_low": ((least < 0.95) & (speed > 0.5), now.valid, doubt | blur.any(1) | slow),
+        }
 
     def _blame(self, i, j, now, corners, speed, lanes) -> tuple[bool, bool]:
         yaws = (now.yaw[i], now.yaw[j])
@@ -140,7 +151,75 @@ class _Pairs:
         return not rear < 0 and not nearby, unsure
 
 
-_PAIR = {"collision": bool, "overlap_gap": float, "at_fault": bool, "ttc_s": float, "ttc_low": bool}
+def _lanes(scene: Scene, now: Trajectory, i: int):
+    """near, aligned, aligned within 1 m, doubt, limit at the centre of object i."""
+    lanes = scene.lanes
+    base = now.z[i] - float(scene.objects.height[i]) / 2
+    level = np.flatnonzero(np.isfinite(lanes.z) & (abs(np.asarray(lanes.z, float) - base) <= 2.5))
+    ax, ay, dx, dy = (np.asarray(v, float)[level] for v in (lanes.ax, lanes.ay, lanes.dx, lanes.dy))
+    qx, qy = now.x[i] - ax, now.y[i] - ay
+    share = np.clip((qx * dx + qy * dy) / (dx * dx + dy * dy), 0, 1)
+    distance = np.hypot(qx - share * dx, qy - share * dy)
+    cos = (dx * np.cos(now.yaw[i]) + dy * np.sin(now.yaw[i])) / np.hypot(dx, dy)
+    near = distance <= 2.5
+    aligned = near & (cos >= 0)
+    doubt = (abs(distance - 2.5) < NEAR) | (near & (abs(cos) < NEAR)) | (aligned & (abs(distance - 1) < NEAR))
+    limit, unsure = np.nan, False
+    if aligned.any():
+        limits = np.asarray(scene.lanes.limit, float)[lanes.lane[level[aligned]]]
+        limit = limits[np.argmin(distance[aligned])]
+        rivals = limits[distance[aligned] < distance[aligned].min() + NEAR]
+        unsure = not np.array_equal(rivals, np.full_like(rivals, limit), equal_nan=True)
+    return near.any(), aligned.any(), (aligned & (distance <= 1)).any(), bool(doubt.any()) or unsure, limit
+
+
+def _road(scene: Scene, now: Trajectory) -> dict:
+    n, speed = len(now.x), np.hypot(now.vx, now.vy)
+    length, width, height = _sizes(scene)
+    value, doubt = np.zeros(n), np.zeros(n, bool)
+    known = bool(np.isfinite(scene.edges.z).any())
+    against, near, unsure, limit = np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool), np.full(n, np.nan)
+    for i in np.flatnonzero(now.valid):
+        corners = box(now.x[i], now.y[i], now.yaw[i], length[i], width[i])
+        if known:
+            found, tie = signed_distance(scene, *corners.T, now.z[i] - height[i] / 2)
+            value[i], doubt[i] = found.max(), tie.any()
+        near[i], aligned, _, unsure[i], limit[i] = _lanes(scene, now, i)
+        against[i] = not aligned and speed[i] > 0.5
+    vehicle = np.asarray(scene.objects.kind) == VEHICLE
+    return {
+        "off_road": (value > 0, now.valid & known, doubt | (abs(value) < NEAR)),
+        "off_road_m": (value, now.valid & known, doubt),
+        "wrong_way": (against, now.valid & near & vehicle, unsure | (abs(speed - 0.5) < NEAR)),
+        "speeding_mps": (speed - limit, now.valid & np.isfinite(limit), unsure),
+    }
+
+
+def signed_distance(scene: Scene, x: np.ndarray, y: np.ndarray, z: float) -> tuple[np.ndarray, np.ndarray]:
+    """Signed distance of points to the road edge and whether two answers of different sign are almost equally near."""
+    e, grid = scene.edges, scene.grid
+    inside = (x >= grid.x0) & (x < grid.x0 + 2.0 * grid.nx) & (y >= grid.y0) & (y < grid.y0 + 2.0 * grid.ny)
+    pick = np.flatnonzero(np.abs(np.asarray(e.z, float) - z) <= 2.5)
+    if not len(pick):
+        return np.where(inside, -30.0, 30.0), np.zeros(x.shape, bool)
+    fields = (e.ax, e.ay, e.dx, e.dy, e.nax, e.nay, e.nbx, e.nby)
+    ax, ay, dx, dy, nax, nay, nbx, nby = (np.asarray(v, float)[pick] for v in fields)
+    qx, qy = x[:, None] - ax, y[:, None] - ay
+    share = np.clip((qx * dx + qy * dy) / (dx * dx + dy * dy), 0, 1)
+    cx, cy = qx - share * dx, qy - share * dy
+    distance = np.hypot(cx, cy)
+    least = distance.min(1)
+    # The sign is asked only of segments that may be the nearest.
+    point, k = np.nonzero(distance < least[:, None] + 1e-3)
+    at, cx, cy = share[point, k], cx[point, k], cy[point, k]
+    nx, ny = (np.where(at == 0, a[k], np.where(at == 1, b[k], n[k])) for a, b, n in ((nax, nbx, -dy), (nay, nby, dx)))
+    off = cx * nx + cy * ny < 0
+    rank = np.lexsort((distance[point, k], point))
+    first = rank[np.unique(point[rank], return_index=True)[1]]
+    tie = np.zeros(x.shape, bool)
+    np.logical_or.at(tie, point, off != off[first][point])
+    value = np.clip(np.where(off[first], least, -least), -30, 30)
+    return np.where(inside, value, 30.0), tie & inside & (least > NEAR)
 
 
 def _log(scene: Scene, now: Trajectory, t: int) -> dict:
@@ -172,6 +251,83 @@ def _limits(scene: Scene, before: Trajectory, now: Trajectory) -> dict:
         near = abs(arc - 0.06) < 1e-3 or abs(turn - (bend + 1e-3) * arc) < 1e-4
         doubt[i] = min(abs(gain - low + 1e-3), abs(gain - high - 1e-3)) < NEAR or (near and turn > 1e-6)
     return {"infeasible": (bad, now.valid & before.valid & (kind != PEDESTRIAN), doubt)}
+
+
+def _red(scene: Scene, before: Trajectory, now: Trajectory, t: int) -> dict:
+    n, lights = len(now.x), scene.lights
+    crossed, doubt = np.zeros(n, bool), np.zeros(n, bool)
+    length, _, height = _sizes(scene)
+    last = len(lights.state) - 1
+    for s in np.flatnonzero(lights.exists):
+        red = all(int(lights.state[min(k, last), s]) in (4, 1, 7) for k in (t - 1, t))
+        direction = np.array([np.cos(float(lights.yaw[s])), np.sin(float(lights.yaw[s]))])
+        normal = np.array([-direction[1], direction[0]])
+        stop = np.array([lights.x[s], lights.y[s]], float)
+        for i in np.flatnonzero(now.valid & before.valid & red):
+            front = [
+                np.array([r.x[i], r.y[i]]) + length[i] / 2 * np.array([np.cos(r.yaw[i]), np.sin(r.yaw[i])])
+                for r in (before, now)
+            ]
+            along = [(f - stop) @ direction for f in front]
+            angle = abs((now.yaw[i] - float(lights.yaw[s]) + np.pi) % (2 * np.pi) - np.pi)
+            level = abs(now.z[i] - height[i] / 2 - float(lights.z[s])) <= 2.5
+            if along[1] == along[0] or not level:
+                continue
+            meet = front[0] + (front[1] - front[0]) * (-along[0] / (along[1] - along[0]))
+            side = abs((meet - stop) @ normal)
+            crossed[i] |= along[0] < 0 <= along[1] and side <= 2 and angle <= np.pi / 3
+            doubt[i] |= min(abs(along[0]), abs(along[1]), abs(side - 2), abs(angle - np.pi / 3)) < NEAR
+    return {"red_light": (crossed, now.valid & bool(np.any(lights.exists)), doubt)}
+
+
+class _Paths:
+    """Projection on the path, from where the last one left off."""
+
+    def __init__(self, scene: Scene, first: int) -> None:
+        self.scene, n = scene, len(scene.objects.kind)
+        self.arc, self.was = np.full(n, np.nan), np.zeros(n, bool)
+        self.unsure = np.zeros(n, bool)
+        self.start, self.logged = np.zeros(n), np.zeros(n)
+        log = scene.log
+        for i in range(n):
+            arc = np.nan
+            for t in np.flatnonzero(log.valid[:, i]):
+                arc, _, _ = self.project(i, float(log.x[t, i]), float(log.y[t, i]), arc)
+                if t >= first and not self.was[i]:
+                    self.start[i], self.was[i] = arc, True
+            self.logged[i] = 0.0 if np.isnan(arc) else arc - self.start[i]
+        self.was[:] = False
+
+    def project(self, i: int, x: float, y: float, hint: float) -> tuple[float, float, bool]:
+        """Arc, distance and doubt, within 15 m of `hint`; NaN: anywhere."""
+        px, py = (np.asarray(v[i], float) for v in (self.scene.paths.x, self.scene.paths.y))
+        first, end = (0, len(px) - 1) if np.isnan(hint) else (int(np.floor(hint - 15)), int(np.floor(hint - 15)) + 31)
+        first = min(max(first, 0), len(px) - 32) if not np.isnan(hint) else 0
+        end = min(first + 31, len(px) - 1) if not np.isnan(hint) else end
+        px, py = px[first : end + 1], py[first : end + 1]
+        dx, dy = np.diff(px), np.diff(py)
+        share = np.clip(((x - px[:-1]) * dx + (y - py[:-1]) * dy) / np.maximum(dx * dx + dy * dy, 1e-9), 0, 1)
+        away, arcs = np.hypot(x - px[:-1] - share * dx, y - py[:-1] - share * dy), np.arange(first, end) + share
+        k = int(np.argmin(away))
+        rival = bool(((away < away[k] + 2e-3) & (abs(arcs - arcs[k]) > 0.05)).any())
+        return arcs[k], away[k], rival
+
+    def step(self, now: Trajectory) -> dict:
+        n, has = len(now.x), np.asarray(self.scene.paths.length) > 0
+        distance = np.zeros(n)
+        for i in np.flatnonzero(now.valid & has):
+            hint = self.arc[i] if self.was[i] else np.nan
+            self.arc[i], distance[i], rival = self.project(i, now.x[i], now.y[i], hint)
+            self.unsure[i] |= rival
+        self.was = now.valid.copy()
+        gained, mask = np.nan_to_num(self.arc) - self.start, now.valid & has
+        ratio = gained / np.maximum(self.logged, 1e-9)
+        return {
+            "off_route_m": (distance, mask, self.unsure.copy()),
+            "off_route": (distance > 4, mask, self.unsure | (abs(distance - 4) < NEAR)),
+            "progress_m": (gained, mask, self.unsure.copy()),
+            "progress_ratio": (ratio, mask & (self.logged >= 5), self.unsure | (abs(self.logged - 5) < NEAR)),
+        }
 
 
 def _displacement(divergence) -> dict:

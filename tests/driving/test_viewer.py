@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving.config import PER_STEP_METRICS
 from gleanings.driving.families import make_scenes
-from gleanings.driving.scene import Scene, Trajectory
+from gleanings.driving.scene import Edges, Objects, Scene, Trajectory
 from gleanings.driving.video import save_video
 from gleanings.driving.viewer import CONTROLLED, PARKED, REACTIVE, REPLAYED, save_replay, states_of
+from gleanings.driving.witness import witnesses
 
 _CLICKS = """
 <script>
@@ -52,7 +54,9 @@ $("which").value = 1; $("which").dispatchEvent(new Event("change")); said.frames
 $("which").value = 0; $("which").dispatchEvent(new Event("change"));
 $("play").click(); said.playing = document.body.dataset.playing;
 setTimeout(() => {
-  said.ran = at(); $("play").click(); said.paused = document.body.dataset.playing;
+  said.ran = at(); $("play").click();
+  go(4); chosen = scene.ego; draw(); said.seen = Number(document.body.dataset.witnesses);
+  go(5); said.unseen = Number(document.body.dataset.witnesses); said.paused = document.body.dataset.playing;
   const result = document.createElement("pre"); result.id = "said"; result.textContent = JSON.stringify(said);
   document.body.append(result);
 }, 1500);
@@ -98,16 +102,76 @@ def payload(page: Path) -> dict[str, Any]:
 def test_a_page_holds_the_rollout(scene: Scene, tmp_path: Path):
     rollout = pretend(scene)
     page = save_replay(scene, rollout, tmp_path / "deep" / "replay.html")
-    shown = payload(page)["rollouts"][0]
-    valid = rollout.trajectory.valid
+    shown, exists = payload(page)["rollouts"][0], np.asarray(scene.objects.exists)
+    valid = rollout.trajectory.valid[:, exists]
+    assert 0 < valid.shape[1] < len(exists)
     assert shown["frames"] == len(valid)
     for name in ("x", "y", "yaw"):
-        error = unpack(shown["pose"][name]).reshape(valid.shape) - getattr(rollout.trajectory, name)
+        error = unpack(shown["pose"][name]).reshape(valid.shape) - getattr(rollout.trajectory, name)[:, exists]
         assert np.abs(error[valid]).max() <= 0.0051
     time = unpack(shown["metrics"]["ttc_s"]).reshape(valid[1:].shape)
     assert np.isnan(time[5]).all()
-    assert np.nanmax(np.abs(time - rollout.metrics["ttc_s"].value)) < 0.006
-    assert np.array_equal(unpack(shown["metrics"]["collision"]).any(), True)
+    assert np.nanmax(np.abs(time - rollout.metrics["ttc_s"].value[:, exists])) < 0.006
+    contact = unpack(shown["metrics"]["collision"]).reshape(time.shape)
+    assert np.array_equal(contact, (rollout.metrics["collision"].value & rollout.metrics["collision"].mask)[:, exists])
+
+
+def test_a_page_holds_the_witnesses_of_the_objects_it_shows(scene: Scene, tmp_path: Path):
+    """Slots moved apart by empty ones keep their events."""
+    n = len(scene.objects.kind)
+    spread = np.argsort(np.random.default_rng(0).permutation(n), kind="stable")
+    mixed = scene._replace(
+        objects=Objects(*(field[spread] for field in scene.objects)),
+        log=Trajectory(*(field[:, spread] for field in scene.log)),
+    )
+    rollout = pretend(mixed)
+    page = payload(save_replay(mixed, rollout, tmp_path / "replay.html"))
+    ids = [i for i in np.asarray(mixed.objects.id) if i >= 0]
+    assert page["objects"]["id"] == ids
+    ego = int(np.flatnonzero(mixed.objects.is_sdc)[0])
+    assert page["objects"]["id"][page["ego"]] == mixed.objects.id[ego]
+    key = unpack(page["rollouts"][0]["witnesses"]["key"]).reshape(-1, 3)
+    contact = rollout.metrics["collision"].value & rollout.metrics["collision"].mask
+    assert sorted({*key[:, 0]}) == (np.flatnonzero(contact[:, ego]) + 1).tolist()
+    assert {*key[:, 1]} == {page["ego"]}
+    place = unpack(page["rollouts"][0]["witnesses"]["place"]).reshape(-1, 4)
+    wanted = [one.place for one in witnesses(mixed, rollout)]
+    np.testing.assert_allclose(place, wanted, atol=0.0051)
+
+
+def test_a_page_of_a_full_scene_is_small(tmp_path: Path):
+    """128 objects, 81 frames, every metric of numbers that vary, a map of 4096 edges and 4096 lane segments."""
+    scene, rng = make_scenes("jam", seed=1)[0], np.random.default_rng(0)
+    some = np.arange(128) % int(scene.objects.exists.sum())
+    full = scene._replace(
+        log=Trajectory(*(field[:, some] for field in scene.log)),
+        objects=Objects(*(field[some] for field in scene.objects)),
+        edges=Edges(*(np.resize(field[np.isfinite(scene.edges.z)], 4096) for field in scene.edges)),
+        lanes=scene.lanes._replace(
+            **{name: np.resize(getattr(scene.lanes, name), 4096) for name in ("ax", "ay", "dx", "dy", "z")}
+        ),
+    )
+    moved = Trajectory(*(np.array(field[10:]) for field in full.log))
+    metrics = {}
+    for name in PER_STEP_METRICS:
+        noise = rng.normal(0, 9, (80, 128)).astype(np.float32)
+        yes = name in (
+            "collision",
+            "at_fault",
+            "off_road",
+            "wrong_way",
+            "off_route",
+            "infeasible",
+            "ttc_low",
+            "red_light",
+            "goal_reached",
+        )
+        metrics[name] = SimpleNamespace(value=noise > 12 if yes else noise, mask=noise < 30)
+    rollout = SimpleNamespace(trajectory=moved, metrics=metrics, first=10, controlled=np.arange(128) == 0)
+    page = save_replay(full, rollout, tmp_path / "full.html")
+    assert len(payload(page)["objects"]["id"]) == 128
+    assert page.stat().st_size <= 1_500_000
+    assert save_replay(scene, None, tmp_path / "log.html").stat().st_size < 250_000
 
 
 def test_states_say_who_moves_an_object(scene: Scene):
@@ -156,6 +220,7 @@ def test_every_control_does_what_it_says(scene: Scene, tmp_path: Path, browser):
     assert said["heading"].startswith("vehicle")
     assert (said["strips"], said["playing"], said["paused"]) == (3, "1", "0")
     assert 1 <= said["ran"] <= 30
+    assert (said["seen"], said["unseen"]) == (1, 0)
 
 
 def test_a_frame_can_be_named_in_the_address(scene: Scene, tmp_path: Path, browser):

@@ -10,7 +10,7 @@ from gleanings.driving.families import FAMILIES, make_raw, make_scenes
 from gleanings.driving.idm import IDM
 from gleanings.driving.load import SceneError, iter_scenes, load_scenes, read_raw
 from gleanings.driving.metrics import measure, step_metrics
-from gleanings.driving.observe import Observation, flatten, observation_size, observe
+from gleanings.driving.observe import Observation, flatten, observation_size, observe, observe_ego, unflatten
 from gleanings.driving.policies import driven_by, expert, null, policy_from
 from gleanings.driving.raw import Kind, Light, MapFeature, RawGoal, RawLight, RawScene, RawTrack
 from gleanings.driving.raw_check import check_raw
@@ -86,6 +86,7 @@ __all__ = [
     "null",
     "observation_size",
     "observe",
+    "observe_ego",
     "pad_scene",
     "policy_from",
     "read_raw",
@@ -99,4 +100,5 @@ __all__ = [
     "stack_scenes",
     "step_metrics",
     "summarise",
+    "unflatten",
 ]

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-CELL_M, GATE_M = 2.0, 2.5
+from gleanings.driving.scene import CELL_M, GATE_M
+
 SLACK_M = 1e-3  # float32 at run time may order two segments otherwise than float64 does here
 _ROOTS = 64
 # Blocks of at most `_FINE_M` halve slabs, down to `_THIN_M`, that have their bound from a segment farther than the

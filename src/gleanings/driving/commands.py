@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gleanings.core.config import load
-from gleanings.core.errors import ConfigError
+from gleanings.core.errors import ConfigError, DataError
 from gleanings.core.rundir import RunDirectory
 from gleanings.driving.config import CompileConfig
 
@@ -38,7 +38,7 @@ def compile(
 
     A run that was stopped goes on where it was; what cannot be read is listed and passed over.
 
-    Raises: DataError for a path that leads to no file; ConfigError for options that cannot be meant.
+    Raises: DataError for a path that leads to no scene; ConfigError for options that cannot be meant.
 
     Args:
         sources: Files, folders or glob patterns.
@@ -53,6 +53,8 @@ def compile(
     config = CompileConfig(max_objects=max_objects, simplify_m=simplify, raster=raster)
     with _bar("files") as bar:
         report = compile_files(list(sources), out, config, workers=workers, progress=bar)
+    if report.errors and not report.scenes:
+        raise DataError(report.errors[0])
     for error in report.errors:
         print(f"skipped: {error}", file=sys.stderr)
     print(f"{report.scenes} scenes in {out}, {report.skipped} files were there already, {len(report.errors)} broken")

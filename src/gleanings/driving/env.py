@@ -56,7 +56,7 @@ class DrivingEnv(gymnasium.Env[np.ndarray, Any]):
     """An episode is one of `scenes`, drawn with equal chances; the simulator's one controlled object is the agent.
 
     sim: controls "sdc" or one id; its observation is replaced by `observe`, and a missing reward by `LinearReward` of
-    `DEFAULT_REWARD`. Observations are rows of `observe.flatten`, actions those of `sim.action_spec`: a Box, or Discrete.
+    `DEFAULT_REWARD`. Observations are rows of `observe.flatten`, actions those of `sim.action_spec`, a Box or Discrete.
     Actions that cannot be used (NaN) are coasting. `reset(options={"scene": 3})` chooses the scene. seed: of the first
     `reset` that is given none. info: "scene", "t" and after a step each metric that is defined, "invalid_action" and
     "clipped_action". Scenes may differ in size; each size is compiled once.
@@ -93,9 +93,11 @@ class DrivingEnv(gymnasium.Env[np.ndarray, Any]):
         index = (options or {}).get("scene", index)
         if not isinstance(index, int | np.integer) or not 0 <= index < len(self.scenes):
             raise ConfigError(f"scene {index!r}: there are {len(self.scenes)} scenes, counted from 0")
-        if self._scene is None or index != self._index:
-            self._index, self._scene = int(index), jax.device_put(self.scenes[index])
-        self._state, seen = first(self.sim, self._scene, key)
+        index, scene = int(index), self._scene
+        if scene is None or index != self._index:
+            scene = jax.device_put(self.scenes[index])
+        self._index, self._scene = index, scene
+        self._state, seen = first(self.sim, scene, key)
         return np.array(seen), {"scene": self._index, "t": int(self._state.t)}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
@@ -106,7 +108,7 @@ class DrivingEnv(gymnasium.Env[np.ndarray, Any]):
         self._state, told = follow(self.sim, self._scene, self._state, action)
         told = jax.device_get(told)
         info = {name: metric.value.item() for name, metric in told.metrics.items() if metric.mask}
-        info |= {"scene": self._index, "t": int(told.t)} | _marks(int(told.flags))
+        info |= {"scene": self._index, "t": int(told.t)} | marks_of(int(told.flags))
         return np.array(told.seen), float(told.reward), bool(told.terminated), bool(told.truncated), info
 
     def render(self) -> Any:
@@ -115,9 +117,9 @@ class DrivingEnv(gymnasium.Env[np.ndarray, Any]):
             return None
         if self._scene is None or self._state is None:
             raise ConfigError("call reset() before render()")
-        state, scene = jax.device_get((self._state, self._scene._replace(raster=None)))
-        controlled = np.asarray(self.sim.controlled(self._scene))
-        return draw_frame(scene, Trajectory(*state.pose, state.alive), int(state.t), controlled)
+        now = Trajectory(*self._state.pose, self._state.alive)
+        shown = jax.device_get((now, self._state.t, self.sim.controlled(self._scene)))
+        return draw_frame(self.scenes[self._index], *shown)
 
     def close(self) -> None:
         """Let go of the present scene and state."""
@@ -184,5 +186,6 @@ def told_of(controlled: Array, state: SimState, out: StepOutput) -> Told:
     return Told(out.observation, out.reward[slot], *over, metrics, state.flags[slot], state.t)
 
 
-def _marks(flags: int) -> dict[str, bool]:
-    return {"invalid_action": bool(flags & INVALID_ACTION), "clipped_action": bool(flags & CLIPPED_ACTION)}
+def marks_of(flags: Any) -> dict[str, Any]:
+    """Whether the action could not be used, and whether it was clipped."""
+    return {"invalid_action": flags & INVALID_ACTION != 0, "clipped_action": flags & CLIPPED_ACTION != 0}

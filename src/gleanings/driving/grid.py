@@ -10,10 +10,10 @@ from scipy.spatial import KDTree
 
 from gleanings.core.errors import DataError
 from gleanings.driving import _blocks
-from gleanings.driving._blocks import CELL_M, GATE_M, SLACK_M, Frame, Nodes, centres, point_to_line
-from gleanings.driving.scene import Edges, Grid, Lanes
+from gleanings.driving._blocks import SLACK_M, Frame, Nodes, centres, point_to_line
+from gleanings.driving.scene import CELL_M, GATE_M, LANE_M, REACH_M, Edges, Grid, Lanes
 
-MARGIN_M, REACH_M, LANE_M = 30.0, 30.0, 2.5
+MARGIN_M = 30.0
 _MAX_CELLS, _MAX_ITEMS = 1 << 22, 1 << 16
 _SNAP_M, _AWAY_M, _NEAR_M, _TRIED = 4.0, 1e6, 1.0, 8
 
@@ -103,14 +103,16 @@ def _beyond(
 ) -> tuple[Nodes, Int8[np.ndarray, " C"]]:
     """Nodes of 2 m without those of cells all of whose points lie beyond 30 m of every edge, and `Grid.far`.
 
-    Lists of which the members disagree on the sign stay. Where only the slab lies beyond, one segment stays in the
+    Lists of which the members disagree on the sign somewhere stay. Where only the slab lies beyond, one segment stays in the
     list, for its sign. A slab that no edge passes is road.
     """
     beyond = _blocks.least(nodes, nodes.distance) > REACH_M + CELL_M / np.sqrt(2.0)
     pairs = np.flatnonzero(beyond[nodes.node])
     x, y = (value[nodes.node[pairs]] for value in centres(nodes, frame, CELL_M))
-    off = np.zeros(len(nodes.node))
-    off[pairs] = is_off(x, y, edges, nodes.segment[pairs])
+    off, half = np.zeros(len(nodes.node)), CELL_M / 2
+    # The sign of a segment changes along rays from its ends, which part the corners of every cell that they cross.
+    corners = [(x + u * half, y + v * half) for u in (-1, 1) for v in (-1, 1)]
+    off[pairs] = np.mean([is_off(u, v, edges, nodes.segment[pairs]) for u, v in corners], axis=0)
     members = np.bincount(nodes.node, minlength=len(beyond))
     offs = np.bincount(nodes.node, off, minlength=len(beyond))
     beyond &= (offs == 0) | (offs == members)

@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
-from gleanings.driving.grid import CELL_M, Frame
-from gleanings.driving.scene import Ground
+from gleanings.driving.grid import Frame
+from gleanings.driving.scene import CELL_M, Ground
 
 _LEVEL_M, _FILL_M = 2.0, 6.0
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int, Int32
 
@@ -82,14 +83,14 @@ def flatten(observation: Observation) -> Float32[Array, "*batch D"]:
     return jnp.concatenate(parts, axis=-1)
 
 
-def unflatten(flat: Float32[Array, "*batch D"], config: ObserveConfig) -> Observation:
+def unflatten(flat: Float32[Array | np.ndarray, "*batch D"], config: ObserveConfig) -> Observation:
     """The inverse of `flatten`. ConfigError: rows of another size than `config` makes."""
     if flat.shape[-1] != observation_size(config):
         raise ConfigError(f"rows of {flat.shape[-1]} numbers; {config} makes rows of {observation_size(config)}")
     parts, at = [], 0
     for name, shape in _shapes(config).items():
         size = _product(shape)
-        part = flat[..., at : at + size].reshape(*flat.shape[:-1], *shape)
+        part = flat[..., at : at + size].reshape((*flat.shape[:-1], *shape))
         parts.append(part != 0 if name == "alive" or name.endswith("_mask") else part)
         at += size
     return Observation(*parts)

@@ -3,10 +3,9 @@
 import numpy as np
 from jaxtyping import Float
 
-from gleanings.driving.grid import CELL_M, REACH_M, Frame, nearest_value
-from gleanings.driving.scene import Edges, Grid, Ground, Raster
+from gleanings.driving.grid import Frame, nearest_value
+from gleanings.driving.scene import CELL_M, REACH_M, STEP_M, Edges, Grid, Ground, Raster
 
-STEP_M = 0.5
 _ROWS = 64
 
 

@@ -12,9 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from gleanings.driving.grid import CELL_M, GATE_M, LANE_M, REACH_M
-from gleanings.driving.raster import STEP_M
-from gleanings.driving.scene import Edges, Grid, Lanes, Scene
+from gleanings.driving.scene import CELL_M, GATE_M, LANE_M, REACH_M, STEP_M, Edges, Grid, Lanes, Scene
 
 _DENSE = 128  # queries that the dense twin takes at once
 _LONG = 32  # queries with long lists that are taken at once

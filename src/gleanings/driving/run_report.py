@@ -44,9 +44,9 @@ def _bars(report: Report, title: str, means: dict[str, Interval], label: str) ->
     if not means:
         return
     y, low, high = ([getattr(mean, key) for mean in means.values()] for key in ("estimate", "low", "high"))
-    bounds = [[v if math.isfinite(v) else e for v, e in zip(side, y, strict=True)] for side in (low, high)]
+    low, high = ([v if math.isfinite(v) else e for v, e in zip(side, y, strict=True)] for side in (low, high))
     report.section(title).figure(
-        figure_bars([Series("mean", list(means), y, *bounds)], value_label=label, horizontal=True)
+        figure_bars([Series("mean", list(means), y, low, high)], value_label=label, horizontal=True)
     )
 
 

@@ -8,6 +8,10 @@ scene has a leading axis B on every array.
 from typing import Any, NamedTuple
 
 Array = Any  # np.ndarray or jax.Array
+# Metres. CELL_M: side of a cell of `Grid`. GATE_M: an edge or lane counts for what stands at most so much higher or
+# lower. REACH_M: distances to the road edge are clipped to it. LANE_M: a lane farther away is not near. STEP_M: of
+# `Raster`.
+CELL_M, GATE_M, REACH_M, LANE_M, STEP_M = 2.0, 2.5, 30.0, 2.5, 0.5
 
 
 class Trajectory(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,21 +42,20 @@ def save_video(scene: Scene, rollout: Any, path: str | Path, fps: int = 10) -> P
 
 
 def draw_frame(
-    scene: Scene, now: Trajectory, step: int, controlled: Bool[np.ndarray, " N"], span: float = 100.0
+    scene: Scene, now: Trajectory, step: Any, controlled: Bool[np.ndarray, " N"], span: float = 100.0
 ) -> UInt8[np.ndarray, "640 640 3"]:
     """RGB picture of the square of `span` metres around the first controlled object, else around the middle of the log.
 
     now: one row [N] of a trajectory, at state index `step`.
     """
-    film = _Film(scene, Trajectory(*(np.asarray(field)[None] for field in now)))
-    film.first = step
-    film.states[:, controlled] = np.where(film.trajectory.valid[:, controlled], 1, 0)
-    slots = np.flatnonzero(controlled & film.trajectory.valid[0])
-    if len(slots):
-        film.look_at(float(film.trajectory.x[0, slots[0]]), float(film.trajectory.y[0, slots[0]]), span)
-    else:
-        seen = np.asarray(scene.log.valid)
-        film.look_at(*(float(np.asarray(a)[seen].mean()) for a in (scene.log.x, scene.log.y)), span)
+    row = Trajectory(*(np.asarray(field)[None] for field in now))
+    film = _Film(scene, SimpleNamespace(trajectory=row, first=int(step), controlled=controlled))
+    shown = row.valid & controlled
+    x, y = (
+        field[shown] if shown.any() else np.asarray(log)[scene.log.valid].mean(keepdims=True)
+        for field, log in ((row.x, scene.log.x), (row.y, scene.log.y))
+    )
+    film.look_at(float(x[0]), float(y[0]), span)
     return np.asarray(next(film.frames()))
 
 

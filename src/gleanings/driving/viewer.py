@@ -1,4 +1,7 @@
-"""Replay of a scene as one HTML page without a network: map, boxes, lights, log ghosts and a strip of each metric."""
+"""Replay of a scene as one HTML page without a network: map, boxes, lights, log ghosts and a strip of each metric.
+
+Only objects that exist are on the page: its arrays [steps, objects] leave out the empty slots.
+"""
 
 import base64
 import html
@@ -9,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Bool, Int, Shaped, UInt8
 
 from gleanings.core.errors import ConfigError
-from gleanings.driving.scene import Scene, Trajectory, name_of
+from gleanings.driving.scene import Objects, Scene, Trajectory, name_of
+from gleanings.driving.witness import EVENTS, witnesses
 
 CONTROLLED, REACTIVE, REPLAYED, PARKED = 1, 2, 3, 4
 _PARKED_BIT = 8  # state.PARKED, which cannot be imported without jax
@@ -95,32 +99,51 @@ def _pack(values: Shaped[np.ndarray, "..."], scale: float = 1.0) -> list[Any]:
     return [kind, scale, base64.b64encode(np.ascontiguousarray(data).tobytes()).decode("ascii")]
 
 
-def _pose(trajectory: Trajectory) -> dict[str, list[Any]]:
-    clean = [np.where(trajectory.valid, field, 0.0) for field in (trajectory.x, trajectory.y, trajectory.yaw)]
+def _slots(scene: Scene) -> Int[np.ndarray, " M"]:
+    """Slots on the page, at least one."""
+    exists = np.flatnonzero(np.asarray(scene.objects.exists))
+    return exists if len(exists) else np.zeros(1, np.int64)
+
+
+def _pose(trajectory: Trajectory, slots: Int[np.ndarray, " M"]) -> dict[str, list[Any]]:
+    valid = trajectory.valid[:, slots]
+    clean = [np.where(valid, field[:, slots], 0.0) for field in (trajectory.x, trajectory.y, trajectory.yaw)]
     scales = (_CENTIMETRE, _CENTIMETRE, 1e-4)
     return {name: _pack(field, scale) for name, field, scale in zip(("x", "y", "yaw"), clean, scales, strict=True)}
 
 
 def _rollout(scene: Scene, rollout: Any, name: str) -> dict[str, Any]:
-    shown = scene.log if rollout is None else rollout
+    shown, slots = scene.log if rollout is None else rollout, _slots(scene)
     trajectory = _numpy(_trajectory(shown))
     if trajectory.x.ndim != 2 or trajectory.x.shape[1] != np.shape(scene.objects.kind)[0]:
-        slots = np.shape(scene.objects.kind)[0]
-        raise ConfigError(f"rollout {name!r} has shape {trajectory.x.shape}, the scene has {slots} object slots")
-    metrics = {key: _metric(metric) for key, metric in (getattr(shown, "metrics", None) or {}).items()}
-    speed = np.hypot(trajectory.vx, trajectory.vy)[1:]
+        count = np.shape(scene.objects.kind)[0]
+        raise ConfigError(f"rollout {name!r} has shape {trajectory.x.shape}, the scene has {count} object slots")
+    metrics = {key: _metric(metric, slots) for key, metric in (getattr(shown, "metrics", None) or {}).items()}
+    speed = np.hypot(trajectory.vx, trajectory.vy)[1:, slots]
     return {
         "name": name,
         "first": int(getattr(shown, "first", 0)),
         "frames": len(trajectory.x),
-        "pose": _pose(trajectory),
-        "state": _pack(states_of(scene, shown)),
+        "pose": _pose(trajectory, slots),
+        "state": _pack(states_of(scene, shown)[:, slots]),
         "metrics": {"speed_mps": _pack(speed, _CENTIMETRE), **metrics},
+        "witnesses": _witnesses(scene, shown, slots) if metrics else None,
     }
 
 
-def _metric(metric: Any) -> list[Any]:
-    value, mask = np.asarray(metric.value), np.asarray(metric.mask)
+def _witnesses(scene: Scene, rollout: Any, slots: Int[np.ndarray, " M"]) -> dict[str, list[Any]]:
+    """Columns of the witnesses: frame, place of the object on the page, number of the event, x0, y0, x1, y1."""
+    seen = witnesses(scene, rollout)
+    keys = [[one.step + 1, np.searchsorted(slots, one.object), EVENTS.index(one.event)] for one in seen]
+    places = np.asarray([one.place for one in seen], np.float64).reshape(-1, 4)
+    return {
+        "key": _pack(np.asarray(keys, np.float64).reshape(-1, 3)),
+        "place": _pack(places, _CENTIMETRE),
+    }
+
+
+def _metric(metric: Any, slots: Int[np.ndarray, " M"]) -> list[Any]:
+    value, mask = np.asarray(metric.value)[:, slots], np.asarray(metric.mask)[:, slots]
     if value.dtype == bool:
         return _pack(value & mask)
     # Bounded before it is rounded, so that one absurd value does not turn the whole strip into 32 bits.
@@ -128,20 +151,21 @@ def _metric(metric: Any) -> list[Any]:
 
 
 def _scene(scene: Scene) -> dict[str, Any]:
-    objects = scene.objects
-    ego = np.flatnonzero(np.asarray(objects.is_sdc))
+    slots = _slots(scene)
+    objects = Objects(*(np.asarray(field)[slots] for field in scene.objects))
+    ego, log = np.flatnonzero(objects.is_sdc), _numpy(scene.log)
     return {
         "dt": float(scene.dt),
         "ego": int(ego[0]) if len(ego) else 0,
         "objects": {
-            "kind": np.asarray(objects.kind).tolist(),
-            "id": np.asarray(objects.id).tolist(),
-            "length": np.asarray(objects.length, np.float64).round(2).tolist(),
-            "width": np.asarray(objects.width, np.float64).round(2).tolist(),
+            "kind": objects.kind.tolist(),
+            "id": objects.id.tolist(),
+            "length": objects.length.astype(np.float64).round(2).tolist(),
+            "width": objects.width.astype(np.float64).round(2).tolist(),
         },
         "map": _map(scene),
-        "log": {**_pose(_numpy(scene.log)), "valid": _pack(np.asarray(scene.log.valid))},
-        "log_steps": len(scene.log.x),
+        "log": {**_pose(log, slots), "valid": _pack(log.valid[:, slots])},
+        "log_steps": len(log.x),
         "lights": _lights(scene),
     }
 

@@ -1,0 +1,160 @@
+"""`gleanings drive` from the outside: what it writes, how it goes on after a stop, and what it says to bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gleanings.driving as gd
+from gleanings.cli import main
+from gleanings.core.metrics import read_metrics
+from gleanings.core.rundir import RunDirectory
+
+from . import _files
+
+RUN = ["drive", "run", "straight", "--agents", "idm", "--count", "3", "--batch", "2", "--steps", "12", "--replays", "1"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("drive") / "run"
+    assert main([*RUN, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory) -> Path:
+    """A folder with two scenes in two formats, one that breaks off, and a file of no known format."""
+    folder = tmp_path_factory.mktemp("logs")
+    _files.write_nocturne(folder)
+    _files.write_commonroad(folder)
+    (folder / "cut.xml").write_bytes((folder / "small.xml").read_bytes()[:-70])
+    (folder / "other.bin").write_bytes(b"\x7fELF" + bytes(64))
+    return folder
+
+
+def test_a_run_leaves_rows_report_and_replay(run: Path):
+    rows = read_metrics(run / "metrics.jsonl").rows
+    assert sorted(int(row["step"]) for row in rows) == [0, 1, 2]
+    assert all(row["collision"] == 0.0 and row["ade_m"] < 0.05 for row in rows)
+    found = json.loads((run / "artifacts" / "evaluation.json").read_text())
+    assert found["means"]["off_road"]["estimate"] == 0.0
+    assert len(found["scenes"]) == 3
+    (page,) = (run / "artifacts").glob("replay-*.html")
+    report = (run / "report.html").read_text()
+    assert page.name in report
+    assert "straight-0-1" in report
+    assert RunDirectory.open(run).status["status"] == "done"
+
+
+def test_an_interrupted_run_takes_its_rows_over(run: Path, tmp_path: Path, capsys, monkeypatch):
+    from gleanings.driving import run as module
+
+    done, asked = [], []
+
+    def watched(*args, **kwargs):
+        asked.append(list(kwargs["indices"]))
+        for item in ROLL_OUT(*args, **kwargs):
+            yield item
+            done.append(item[0])
+            if len(done) == 2:
+                raise KeyboardInterrupt
+
+    ROLL_OUT = module.roll_out
+    monkeypatch.setattr(module, "roll_out", watched)
+    folder = tmp_path / "run"
+    assert main([*RUN, "--out", str(folder)]) == 130
+    assert f"gleanings resume {folder}" in capsys.readouterr().err
+    assert RunDirectory.open(folder).status["status"] == "stopped"
+    kept = {int(row["step"]): row for row in read_metrics(folder / "metrics.jsonl").rows}
+    assert len(kept) == 2
+    assert main(["resume", str(folder)]) == 0
+    assert set(asked[1]) == {0, 1, 2} - set(kept)
+    rows = {int(row["step"]): row for row in read_metrics(folder / "metrics.jsonl").rows}
+    whole = {int(row["step"]): row for row in read_metrics(run / "metrics.jsonl").rows}
+    for step, row in rows.items():
+        assert {k: v for k, v in row.items() if k != "time"} == {k: v for k, v in whole[step].items() if k != "time"}
+    pages = [path.name for path in (folder / "artifacts").glob("replay-*.html")]
+    assert pages == [path.name for path in (run / "artifacts").glob("replay-*.html")]
+
+
+def test_a_finished_run_is_not_written_over(run: Path, capsys):
+    assert main([*RUN, "--out", str(run)]) == 2
+    assert "exists: resume it" in capsys.readouterr().err
+
+
+def test_compile_inspect_and_view(records: Path, tmp_path: Path, capsys):
+    out = tmp_path / "compiled"
+    assert main(["drive", "compile", str(records), "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("2 scenes")
+    assert "cut.xml" in said.err
+    assert "other.bin" in said.err
+    assert main(["drive", "compile", str(records), "--out", str(out)]) == 0
+    assert "2 files were there already" in capsys.readouterr().out
+    (file, *_) = sorted(out.glob("*.scenes"))
+    for path, said in ((file, "nocturne"), (records / "small.xml", "commonroad")):
+        assert main(["drive", "inspect", str(path)]) == 0
+        assert said in capsys.readouterr().out
+    for name in ("a.html", "a.gif"):
+        assert main(["drive", "view", str(file), "--out", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_view_lists_the_pages_of_a_run(run: Path, capsys):
+    assert main(["drive", "view", str(run)]) == 0
+    assert "replay-" in capsys.readouterr().out
+
+
+def test_families_are_listed(capsys):
+    assert main(["drive", "families"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(gd.FAMILIES)
+    assert len(lines) == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "match"),
+    [
+        (["run", "strait"], 2, "neither a file or folder nor a family; families: straight"),
+        (["run", "missing.tfrecord"], 3, "missing.tfrecord"),
+        (["run", "straight", "--count", "0"], 2, "1 or more"),
+        (["view", "straight", "--scene", "-1"], 2, "numbered from 0"),
+        (["view", "straight", "--out", "film.avi"], 2, "a .gif or an .mp4"),
+        (["view", "nothing.json"], 3, "nothing.json"),
+        (["inspect", "nothing.json"], 3, "nothing.json"),
+        (["compile", "nothing.json", "--out", "c"], 3, "nothing.json"),
+        (["fly"], 2, "unknown command of `gleanings drive`"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], code: int, match: str, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["drive", *arguments]) == code
+    said = capsys.readouterr().err
+    assert match in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+
+
+def test_reading_and_viewing_load_no_jax(records: Path, tmp_path: Path):
+    script = f"""
+import sys
+import gleanings.driving as gd
+from gleanings.cli import main
+gd.save_replay(gd.load_scenes({str(records / "small.json")!r})[0], None, {str(tmp_path / "r.html")!r})
+assert main(["drive", "inspect", {str(records / "small.json")!r}]) == 0
+assert main(["drive", "compile", {str(records / "small.json")!r}, "--out", {str(tmp_path / "c")!r}]) == 0
+assert "jax" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_there():
+    assert set(gd.__all__) == set(dir(gd))
+    for name in gd.__all__:
+        assert getattr(gd, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Simulatr'"):
+        _ = gd.Simulatr
