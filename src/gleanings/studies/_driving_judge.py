@@ -9,7 +9,7 @@ from gleanings.core.study import Check, Evidence, Label, Verdict
 from gleanings.studies._driving_ego import BRAKING
 from gleanings.studies._driving_playback import ARMS, LOG
 
-MUST_MS = {"bare": 0.1, "step": 1.79, "rollout": 257.0, "idm": 0.82}
+MUST_MS = {"bare": 0.1, "step": 1.79, "rollout": 257.0, "idm": 0.82, "observe": 8.0}
 """Largest CPU times in ms, batch 1, on `JUDGED_CPU`."""
 JUDGED_CPU = "AMD EPYC"
 DENSE_TIMES = 50.0
@@ -24,7 +24,7 @@ def judge(evidence: Evidence) -> Verdict:
     """Apply the rule: the verdict is that of the worst part."""
     values = evidence.values
     parts = (speed_part(values), playback_part(values), reactivity_part(values))
-    label: Label = min((label for label, _ in parts), key=_WORST_FIRST.index)
+    label = _WORST_FIRST[min(_WORST_FIRST.index(found) for found, _ in parts)]
     checks = tuple(check for _, found in parts for check in found)
     failed = [check.name for check in checks if check.holds is False]
     rest = f"; against it: {', '.join(failed)}" if failed else ""
