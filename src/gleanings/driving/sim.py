@@ -43,7 +43,7 @@ class Simulator(eqx.Module):
     """A simulator without state of its own. Methods take one scene, whose arrays may be NumPy's.
 
     dynamics: of the controlled objects. agents: moves all others. reward(scene, previous, state, metrics) -> [N];
-    its attribute `metrics`, if it has one, lists those it needs; None: 0. observation: an `ObserveConfig` or a
+    its attribute `names`, if it has one, lists those it needs; None: 0. observation: an `ObserveConfig` or a
     function of (scene, state); None: none. ConfigError: unknown metrics, settings that cannot be meant.
     """
 
@@ -70,7 +70,7 @@ class Simulator(eqx.Module):
     def names(self) -> tuple[str, ...]:
         """Metrics measured at each step."""
         return tuple(
-            dict.fromkeys((*self.config.metrics, *self.config.terminate_on, *getattr(self.reward, "metrics", ())))
+            dict.fromkeys((*self.config.metrics, *self.config.terminate_on, *getattr(self.reward, "names", ())))
         )
 
     @property
