@@ -169,3 +169,9 @@ def test_every_public_name_is_there():
         assert getattr(gd, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Simulatr'"):
         _ = gd.Simulatr
+
+
+def test_no_public_name_hides_behind_a_module():
+    """Importing `gleanings.driving.x` binds `x` in the package to the module, and so must not be a public name."""
+    modules = {path.stem for path in Path(gd.__file__).parent.glob("*") if path.stem != "__init__"}
+    assert modules.isdisjoint(gd.__all__)

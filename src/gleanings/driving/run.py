@@ -15,7 +15,7 @@ from gleanings.core.rundir import RunDirectory
 from gleanings.driving.agents import ConstantVelocity, LogPlayback, SimAgent
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle, DeltaLocal, Discrete, Dynamics
-from gleanings.driving.evaluate import Evaluation, roll_out, sum_up
+from gleanings.driving.evaluation import Evaluation, roll_out, sum_up
 from gleanings.driving.families import FAMILIES, make_scenes
 from gleanings.driving.idm import IDM
 from gleanings.driving.load import SceneError, iter_scenes
