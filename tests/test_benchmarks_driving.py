@@ -30,9 +30,9 @@ def test_the_dense_twin_finds_the_same_edges(load):
     at = rng.choice(len(rows), 2000)
     x, y = (np.asarray(field)[rows[at], objects[at]] + rng.uniform(-15, 15, 2000) for field in (log.x, log.y))
     z = np.asarray(log.z)[rows[at], objects[at]] - 0.8
-    points = [jnp.asarray(value, jnp.float32) for value in (x, y, z)]
-    expected, known = signed_distance(scene, *points)
-    found = load("_driving_dense").dense_distance(scene, *points)
+    x, y, z = (jnp.asarray(value, jnp.float32) for value in (x, y, z))
+    expected, known = signed_distance(scene, x, y, z)
+    found = load("_driving_dense").dense_distance(scene, x, y, z)
     assert known.all()
     inside = np.abs(np.asarray(expected)) < 30  # beyond it, and outside the grid, distances are not told apart
     assert inside.mean() > 0.9
@@ -43,7 +43,6 @@ def test_the_dense_twin_finds_the_same_leaders(load):
     dense = load("_driving_dense")
     scene = jax.device_put(make_scenes("jam", 0, 1)[0])
     state = simulator(()).reset(scene, jax.random.key(0))
-    state = jax.tree.map(lambda x: x, state)
     own = find_leader(scene, state, point_at(scene, state.arc[:, None]))
     twin = dense.dense_leader(scene, state)
     both = np.asarray(state.alive & (own.gap < 50) & (twin.gap < 60))

@@ -65,16 +65,16 @@ def headline(evidence: Evidence) -> str:
 
 def render(evidence: Evidence, verdict: Verdict, report: Report) -> None:
     """Add the study's sections to `report`."""
-    _speed(evidence.values["speed"], report)
+    _speed(evidence.values["speed"], evidence.machine.get("processor", "this machine"), report)
     _playback(evidence.values, report)
     _reactivity(evidence.values, report)
 
 
-def _speed(found: dict[str, Any], report: Report) -> None:
+def _speed(found: dict[str, Any], processor: str, report: Report) -> None:
     scene, clock = found["scene"], found["clock"]
     text = (
         f"One generated scene of {scene['objects']} objects, {scene['segments']:,} segments of road edge after merging "
-        f"and {scene['unmerged']:,} before, which the dense twin looks at. {clock} time on {found['cpu']}, the least "
+        f"and {scene['unmerged']:,} before, which the dense twin looks at. {clock} time on {processor}, the least "
         "of several calls."
     )
     report.section("Speed", text)

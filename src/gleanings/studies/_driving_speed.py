@@ -17,7 +17,6 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from gleanings.core._cost import machine
 from gleanings.driving.agents import LogPlayback
 from gleanings.driving.config import ObserveConfig, SimConfig
 from gleanings.driving.dynamics import Bicycle
@@ -68,11 +67,7 @@ def speed(
         kind, _, batch = name.partition(" ")
         found.update({name: value}) if not batch.isdigit() else found[kind].update({batch: value})
     size = {"objects": int(np.asarray(merged.objects.exists).sum()), "segments": _segments(merged)}
-    return found | {
-        "scene": size | {"unmerged": _segments(plain)},
-        "clock": clock_name(),
-        "cpu": machine()["processor"],
-    }
+    return found | {"scene": size | {"unmerged": _segments(plain)}, "clock": clock_name()}
 
 
 def timed(jobs: dict[str, Job]) -> dict[str, float]:

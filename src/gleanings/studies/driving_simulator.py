@@ -13,15 +13,13 @@ from typing import Any
 
 from gleanings.core.study import Study, StudyConfig
 from gleanings.driving.families import FAMILIES
-from gleanings.studies._driving_judge import judge
+from gleanings.studies._driving_judge import GIVEN, judge
 from gleanings.studies._driving_playback import ARMS, measured, playback
 from gleanings.studies._driving_reactivity import confronted, reactivity
 from gleanings.studies._driving_report import REPLAYS, headline, render, thumbnail
 from gleanings.studies._driving_scenes import REFERENCE_POINTS, given_scenes
 from gleanings.studies._driving_speed import speed
 from gleanings.studies._pieces import Pieces, compute
-
-GIVEN = "given"
 
 CLAIM = """
 Simulation of logged scenes inside one compiled program is fast and scales with the batch, and agents that react matter
@@ -74,7 +72,8 @@ Fixed before the run. The verdict is that of the worst part.
   are at least 50 times as fast as the dense twin. Scenes a second in the largest batch: at least 0.8 of those at batch
   1.
 - (B) In every arm: the ego has 0 contacts and 0 off-road; of the moving vehicles at most 1 % touch something and 2 %
-  leave the road. ADE: Bicycle at most 0.05 m, Discrete 0.15 m, DeltaLocal 0.001 m.
+  leave the road. ADE: Bicycle at most 0.05 m, Discrete 0.15 m, DeltaLocal 0.001 m, in the generated and in the given
+  scenes.
 - (C) Contacts that are not the ego's fault, log less IDM: lower bound above 0 and mean at least 0.05. Null arm: the
   difference is at most 0.02 either way, else partly. Underpowered: half of the interval is wider than 0.05. Oracle
   arm: 0 contacts, else there is a bug of ours and nothing is concluded.
