@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from _driving_scene import Reference
-from _timing import interleave, summary, timer
+from _timing import compile_step, interleave, summary, timer
 
 from gleanings.driving.scene import Scene
-from gleanings.studies._driving_speed import LOOP, batched, rolling, simulator, stacked, stepping
+from gleanings.studies._driving_speed import ROLLOUT, batched, rolling, simulator, stacked, stepping
 
 Row = dict[str, Any]
 Target = tuple[str, str, float, float | None]
@@ -19,7 +19,7 @@ _MOST_BYTES = 8 * 2**30
 
 
 def measure_scale(reference: Reference, quick: bool, count: int, report: Callable[[Row], None]) -> None:
-    """A row for memory, then one a batch: ms of a step with three metrics, of one scene."""
+    """A row for memory, then one a batch: ms of one scene in a step with three metrics, in episodes of 80."""
     report(memory(reference.scene))
     for batch in BATCHES[:2] if quick else BATCHES:
         for how in ("chunks of 8", "one vmap") if batch == ONE_VMAP else ("chunks of 8",):
@@ -30,12 +30,12 @@ def memory(scene: Scene) -> Row:
     """Bytes that a step carries, that a rollout needs beside its output, and of the scene itself."""
     sim = simulator()
     state = jax.eval_shape(lambda: sim.reset(jax.tree.map(jnp.asarray, scene), jax.random.key(0)))
-    compiled = jax.jit(rolling()).lower(scene).compile().memory_analysis()
+    compiled = compile_step(rolling(), scene)
     return {
         "case": "memory",
         "carry_bytes": sum(_bytes(leaf) for leaf in jax.tree.leaves(state)),
-        "temporary_bytes": compiled.temp_size_in_bytes,
-        "output_bytes": compiled.output_size_in_bytes,
+        "temporary_bytes": compiled.temporary_bytes,
+        "output_bytes": compiled.output_bytes,
         "scene_bytes": sum(_bytes(leaf) for leaf in jax.tree.leaves(scene)),
     }
 
@@ -51,12 +51,12 @@ def _batch(scene: Scene, batch: int, how: str, count: int) -> Row:
     size = batch * sum(_bytes(leaf) for leaf in jax.tree.leaves(scene))
     if size > _MOST_BYTES:
         return row | {"unmeasured": f"{batch} scenes are {size / 2**30:.1f} GiB"}
-    call = stepping(LOOP)
-    run, scenes = jax.jit(batched(call, batch) if how != "one vmap" else jax.vmap(call)), stacked(scene, batch)
-    compiled = run.lower(scenes).compile()
-    samples = interleave({"own": timer(lambda: compiled(scenes))}, count, limit_s=60.0)["own"]
-    share = [(wall / LOOP / batch, cpu / LOOP / batch) for wall, cpu in samples]
-    return row | summary(share) | {"temporary_bytes": compiled.memory_analysis().temp_size_in_bytes}
+    call = stepping(ROLLOUT)
+    scenes = stacked(scene, batch)
+    compiled = compile_step(batched(call, batch) if how != "one vmap" else jax.vmap(call), scenes)
+    samples = interleave({"own": timer(lambda: compiled.call(scenes))}, count, limit_s=60.0)["own"]
+    share = [(wall / ROLLOUT / batch, cpu / ROLLOUT / batch) for wall, cpu in samples]
+    return row | summary(share) | {"temporary_bytes": compiled.temporary_bytes}
 
 
 def scale_targets(rows: list[Row]) -> list[Target]:

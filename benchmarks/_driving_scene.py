@@ -40,6 +40,9 @@ class Reference:
 def reference(file: Path | None, points: int = REFERENCE_POINTS) -> Reference:
     """The first scene of `file`, or the stand-in with about `points` map points, in 128 object slots."""
     raw = next(iter_raw(file)) if file else reference_raw(points=points)
-    slots = {"max_objects": REFERENCE_OBJECTS, "objects": REFERENCE_OBJECTS}
-    scenes = (compile_scene(raw, CompileConfig(**slots, simplify_m=metres)) for metres in (0.001, 0.0))
-    return Reference(raw, *scenes, file)
+
+    def compiled(metres: float) -> Scene:
+        size = REFERENCE_OBJECTS
+        return compile_scene(raw, CompileConfig(max_objects=size, objects=size, simplify_m=metres))
+
+    return Reference(raw, compiled(0.001), compiled(0.0), file)

@@ -8,21 +8,22 @@ import jax
 import jax.numpy as jnp
 from _driving_dense import dense_idm, dense_stepping
 from _driving_scene import Reference
-from _timing import Sample, interleave, summary, timer
+from _timing import Sample, compile_step, interleave, summary, timer
 from jax import lax
 
 from gleanings.driving.agents import LogPlayback
-from gleanings.driving.config import PER_STEP_METRICS, ObserveConfig, SimConfig
+from gleanings.driving.config import PER_STEP_METRICS, SimConfig
 from gleanings.driving.dynamics import Bicycle
 from gleanings.driving.idm import IDM
 from gleanings.driving.scene import Scene
 from gleanings.driving.sim import Simulator
 from gleanings.driving.state import SimState
-from gleanings.studies._driving_speed import LOOP, ROLLOUT, reacting, rolling, simulator, stepping
+from gleanings.studies._driving_speed import LOOP, ROLLOUT, observing, reacting, rolling, simulator, stepping
 
 Row = dict[str, Any]
 Target = tuple[str, str, float, float | None]
 DENSE_STEPS = 2
+OBSERVATION = "observation of all objects, 200 road points"
 
 
 def measure_steps(reference: Reference, count: int, report: Callable[[Row], None]) -> None:
@@ -30,24 +31,24 @@ def measure_steps(reference: Reference, count: int, report: Callable[[Row], None
     scene, plain = (jax.device_put(one) for one in (reference.scene, reference.unmerged))
     cases: dict[str, tuple[Callable[[Scene], Any], Scene, int]] = {
         "step, no metrics": (stepping(ROLLOUT, ()), scene, ROLLOUT),
-        "step, three metrics": (stepping(LOOP), scene, LOOP),
-        "step, all metrics": (stepping(LOOP, PER_STEP_METRICS), scene, LOOP),
+        "step, three metrics": (stepping(ROLLOUT), scene, ROLLOUT),
+        "step, all metrics": (stepping(ROLLOUT, PER_STEP_METRICS), scene, ROLLOUT),
         "rollout of 80 steps, three metrics": (rolling(), scene, 1),
         "IDM, act": (reacting, scene, LOOP),
         "rollout of 80 steps, IDM, no metrics": (rolling_idm, scene, 1),
+        OBSERVATION: (observing, scene, 1),
         "gradient of an 80-step log divergence": (gradient, scene, 1),
         "dense twin: step, three metrics": (dense_stepping(DENSE_STEPS), plain, DENSE_STEPS),
         "dense twin: IDM, act": (dense_reacting, plain, DENSE_STEPS),
     }
     timers, memory = {}, {}
     for name, (call, given, _) in cases.items():
-        compiled = jax.jit(call).lower(given).compile()
-        memory[name] = compiled.memory_analysis().temp_size_in_bytes
-        timers[name] = timer(lambda run=compiled, given=given: run(given))
+        compiled = compile_step(call, given)
+        memory[name] = compiled.temporary_bytes
+        timers[name] = timer(lambda run=compiled.call, given=given: run(given))
     samples = interleave(timers, count, limit_s=300.0)
     for name, (_, _, loop) in cases.items():
         report({"case": name, **summary(_share(samples[name], loop)), "temporary_bytes": memory[name]})
-    report({"case": "observation of all objects, 200 road points", **_observation(scene, count)})
 
 
 def _share(samples: list[Sample], loop: int) -> list[Sample]:
@@ -87,21 +88,6 @@ def gradient(scene: Scene) -> Any:
     return jax.grad(loss)(jnp.zeros((ROLLOUT, scene.objects.kind.shape[0], 2)))
 
 
-def _observation(scene: Scene, count: int) -> Row:
-    """The row of observing, with the shapes that are seen; says so where the room has no observation."""
-    try:
-        from gleanings.driving import observe as _  # noqa: F401 # pyright: ignore[reportAttributeAccessIssue]
-    except ImportError:
-        return {"unmeasured": "gleanings.driving has no observe.py"}
-    config = SimConfig(controlled="all", metrics=())
-    sim = Simulator(config, dynamics=Bicycle(), agents=LogPlayback(), observation=ObserveConfig(road=200))
-    state = sim.reset(scene, jax.random.key(0))
-    observe = jax.jit(sim.observe)
-    shapes = {str(leaf.shape) for leaf in jax.tree.leaves(observe(scene, state))}
-    samples = interleave({"own": timer(lambda: observe(scene, state))}, count)["own"]
-    return {**summary(samples), "shapes": sorted(shapes)}
-
-
 def step_targets(rows: list[Row]) -> list[Target]:
     """Largest CPU times in ms, and how many times as long the dense twin takes at least."""
     cpu = {row["case"]: row.get("cpu_median_ms") for row in rows}
@@ -111,13 +97,12 @@ def step_targets(rows: list[Row]) -> list[Target]:
         dense, own = least.get(f"dense twin: {case}"), least.get(case)
         return round(dense / own, 1) if dense and own else None
 
-    observation = cpu.get("observation of all objects, 200 road points")
     return [
         ("step with three metrics, CPU ms", "<=", 0.6, cpu.get("step, three metrics")),
         ("rollout of 80 steps with them, CPU ms", "<=", 60.0, cpu.get("rollout of 80 steps, three metrics")),
         ("IDM for all agents, CPU ms", "<=", 0.8, cpu.get("IDM, act")),
         ("step without metrics, CPU ms", "<=", 0.1, cpu.get("step, no metrics")),
-        ("observation of all objects, CPU ms", "<=", 8.0, observation),
+        ("observation of all objects, CPU ms", "<=", 8.0, cpu.get(OBSERVATION)),
         ("step with three metrics, dense twin / own", ">=", 50.0, ratio("step, three metrics")),
         ("IDM, dense twin / own", ">=", 20.0, ratio("IDM, act")),
     ]

@@ -28,7 +28,7 @@ def highway(vehicles: int, steps: int, repeats: int) -> dict:
         "duration": 1e6,
         "observation": {"type": "Kinematics", "vehicles_count": 15},
     }
-    env = gymnasium.make("highway-v0", config=config)
+    env: Any = gymnasium.make("highway-v0", config=config)
     env.reset(seed=0)
 
     def step() -> int:

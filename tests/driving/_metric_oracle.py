@@ -179,10 +179,10 @@ def _road(scene: Scene, now: Trajectory) -> dict:
     value, doubt = np.zeros(n), np.zeros(n, bool)
     known = bool(np.isfinite(scene.edges.z).any())
     against, near, unsure, limit = np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool), np.full(n, np.nan)
-    for i in np.flatnonzero(now.valid):
+    for i in np.flatnonzero(now.valid).tolist():
         corners = box(now.x[i], now.y[i], now.yaw[i], length[i], width[i])
         if known:
-            found, tie = signed_distance(scene, *corners.T, now.z[i] - height[i] / 2)
+            found, tie = signed_distance(scene, corners[:, 0], corners[:, 1], now.z[i] - height[i] / 2)
             value[i], doubt[i] = found.max(), tie.any()
         near[i], aligned, _, unsure[i], limit[i] = _lanes(scene, now, i)
         against[i] = not aligned and speed[i] > 0.5
@@ -295,32 +295,44 @@ class _Paths:
                 arc, _, _ = self.project(i, float(log.x[t, i]), float(log.y[t, i]), arc)
                 if t >= first and not self.was[i]:
                     self.start[i], self.was[i] = arc, True
-            self.logged[i] = 0.0 if np.isnan(arc) else arc - self.start[i]
+            self.logged[i] = 0.0 if np.isnan(arc) else self.gained(i, arc)
         self.was[:] = False
 
     def project(self, i: int, x: float, y: float, hint: float) -> tuple[float, float, bool]:
         """Arc, distance and doubt, within 15 m of `hint`; NaN: anywhere."""
         px, py = (np.asarray(v[i], float) for v in (self.scene.paths.x, self.scene.paths.y))
-        first, end = (0, len(px) - 1) if np.isnan(hint) else (int(np.floor(hint - 15)), int(np.floor(hint - 15)) + 31)
-        first = min(max(first, 0), len(px) - 32) if not np.isnan(hint) else 0
-        end = min(first + 31, len(px) - 1) if not np.isnan(hint) else end
+        closed, length = bool(self.scene.paths.closed[i]), max(float(self.scene.paths.length[i]), 1.0)
+        low = (hint - 15) % length if closed else hint - 15
+        first = 0 if np.isnan(hint) else min(max(int(np.floor(low)), 0), len(px) - 32)
+        end = len(px) - 1 if np.isnan(hint) else first + 31
         px, py = px[first : end + 1], py[first : end + 1]
         dx, dy = np.diff(px), np.diff(py)
         share = np.clip(((x - px[:-1]) * dx + (y - py[:-1]) * dy) / np.maximum(dx * dx + dy * dy, 1e-9), 0, 1)
         away, arcs = np.hypot(x - px[:-1] - share * dx, y - py[:-1] - share * dy), np.arange(first, end) + share
         k = int(np.argmin(away))
-        rival = bool(((away < away[k] + 2e-3) & (abs(arcs - arcs[k]) > 0.05)).any())
-        return arcs[k], away[k], rival
+        apart = abs(arcs - arcs[k])
+        apart = np.minimum(apart % length, -apart % length) if closed else apart
+        rival = bool(((away < away[k] + 2e-3) & (apart > 0.05)).any())
+        return arcs[k] % length if closed else arcs[k], away[k], rival
+
+    def gained(self, i: int, arc: float) -> float:
+        """Arc since the start, on a closed path at least -15 m and less than a round more."""
+        gained, length = arc - self.start[i], max(float(self.scene.paths.length[i]), 1.0)
+        return (gained + 15) % length - 15 if self.scene.paths.closed[i] else gained
 
     def step(self, now: Trajectory) -> dict:
         n, has = len(now.x), np.asarray(self.scene.paths.length) > 0
         distance = np.zeros(n)
-        for i in np.flatnonzero(now.valid & has):
+        for i in np.flatnonzero(now.valid & has).tolist():
             hint = self.arc[i] if self.was[i] else np.nan
             self.arc[i], distance[i], rival = self.project(i, now.x[i], now.y[i], hint)
+            if self.scene.paths.closed[i]:  # the second round has other chords: the point is that of the first
+                px, py = (np.interp(self.arc[i], np.arange(len(v[i])), v[i]) for v in self.scene.paths[:2])
+                distance[i] = np.hypot(now.x[i] - px, now.y[i] - py)
             self.unsure[i] |= rival
         self.was = now.valid.copy()
-        gained, mask = np.nan_to_num(self.arc) - self.start, now.valid & has
+        mask = now.valid & has
+        gained = np.array([self.gained(i, arc) for i, arc in enumerate(np.nan_to_num(self.arc))])
         ratio = gained / np.maximum(self.logged, 1e-9)
         return {
             "off_route_m": (distance, mask, self.unsure.copy()),

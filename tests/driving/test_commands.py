@@ -80,6 +80,17 @@ def test_an_interrupted_run_takes_its_rows_over(run: Path, tmp_path: Path, capsy
     assert pages == [path.name for path in (run / "artifacts").glob("replay-*.html")]
 
 
+def test_rows_taken_over_keep_what_was_not_defined(tmp_path: Path):
+    from gleanings.driving.run import Drive, _finished
+
+    with RunDirectory.create(tmp_path / "run", Drive("straight")) as folder:
+        folder.metrics.write(1, {"n": 1.0, "collision": 0.0, "collision_n": 1.0, "red_light_n": 0.0})
+        folder.metrics.flush() if hasattr(folder.metrics, "flush") else None
+        row = _finished(folder, 2)[1]
+    assert row["red_light"] != row["red_light"]
+    assert row["collision"] == 0.0
+
+
 def test_a_finished_run_is_not_written_over(run: Path, capsys):
     assert main([*RUN, "--out", str(run)]) == 2
     assert "exists: resume it" in capsys.readouterr().err
@@ -158,3 +169,9 @@ def test_every_public_name_is_there():
         assert getattr(gd, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Simulatr'"):
         _ = gd.Simulatr
+
+
+def test_no_public_name_hides_behind_a_module():
+    """Importing `gleanings.driving.x` binds `x` in the package to the module, and so must not be a public name."""
+    modules = {path.stem for path in Path(gd.__file__).parent.glob("*") if path.stem != "__init__"}
+    assert modules.isdisjoint(gd.__all__)

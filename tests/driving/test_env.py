@@ -18,7 +18,7 @@ from gleanings.driving.agents import LogPlayback
 from gleanings.driving.config import ObserveConfig, SimConfig
 from gleanings.driving.dynamics import Bicycle, Discrete
 from gleanings.driving.env import DrivingEnv
-from gleanings.driving.observe import observation_size, unflatten
+from gleanings.driving.observation import observation_size, unflatten
 from gleanings.driving.sim import Simulator
 from gleanings.driving.vector_env import DrivingVectorEnv
 

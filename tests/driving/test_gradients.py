@@ -1,4 +1,4 @@
-"""Gradients through whole rollouts: against central differences in float64, finite on every scene, good to learn from."""
+"""Gradients through whole rollouts: those of differences in float64, finite on every scene, good to learn from."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -77,11 +77,11 @@ def present(scene: Scene) -> Scene:
 def assert_differences(loss: Loss, at: np.ndarray, seed: int, h: float = 1e-6, count: int = 4) -> np.ndarray:
     """The gradient, equal to central differences of a loss in float64 along `count` random directions to 1e-4."""
     with jax.enable_x64(True):
-        loss, at = jax.jit(loss), jnp.asarray(at, jnp.float64)
-        gradient = np.asarray(jax.jit(jax.grad(loss))(at))
+        loss, start = jax.jit(loss), jnp.asarray(at, jnp.float64)
+        gradient = np.asarray(jax.jit(jax.grad(loss))(start))
         assert gradient.dtype == np.float64
         for direction in np.random.default_rng(seed).normal(0, 1, (count, *at.shape)) * [1, 0.02]:
-            slope = float(loss(at + h * direction) - loss(at - h * direction)) / (2 * h)
+            slope = float(loss(start + h * direction) - loss(start - h * direction)) / (2 * h)
             assert np.isclose((gradient * direction).sum(), slope, rtol=1e-4)
     return gradient
 

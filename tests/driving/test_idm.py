@@ -229,6 +229,30 @@ def test_a_line_too_near_to_stop_at_is_passed():
     assert float(free.x[-1, 0]) > 45
 
 
+def test_who_waits_closer_to_a_red_line_than_its_leader_stays():
+    way = drive(lit(Light.STOP, arc=2.8, speed=0.0))  # the front stands 0.5 m before the line
+    assert float(way.x[-1, 0]) < 0.5
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize(("arc", "off"), [(100, 20), (199, 20), (235, 20), (199, -10), (235, -10)])
+def test_the_view_ahead_is_right_near_the_last_of_257_samples(arc: int, off: int, closed: bool):
+    # Closed: a circle of 240 m. Another car stands `off` metres further along.
+    radius = 240 / (2 * np.pi)
+
+    def at(s):
+        angle = s / radius
+        return (radius * np.sin(angle), radius - radius * np.cos(angle), angle) if closed else (s, 0 * s, 0 * s)
+
+    scene = road([car(x, y, 0.0, yaw=yaw) for x, y, yaw in (at(float(s)) for s in (arc, arc + off))])
+    x, y, _ = (np.tile(v, (8, 1)).astype(np.float32) for v in at(np.arange(257.0)))
+    length = np.full(8, 240.0 if closed else 256.0, np.float32)
+    scene = on_device(scene._replace(paths=Paths(x, y, 0 * x, 0 * x + 15, length, np.full(8, closed))))
+    state = replace(simulator().reset(scene, KEY), arc=jnp.full(8, float(arc)))
+    gap = float(find_leader(scene, state, point_at(scene, state.arc[:, None])).gap[0])
+    assert gap == pytest.approx(off - LENGTH, abs=0.3) if off > 0 else gap > 1e5
+
+
 def test_an_offset_from_the_path_decays_with_the_way_made():
     scene = road([car(0, speed=10.0)])
     aside = scene.paths._replace(y=scene.paths.y - 1.0)

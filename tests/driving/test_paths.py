@@ -107,6 +107,13 @@ def test_a_reversing_car_gets_a_path_along_its_yaw() -> None:
     assert xy[0, 0] == pytest.approx(50 - 18.0, abs=1e-3)
 
 
+def test_rolling_back_before_it_starts_does_not_fold_a_path() -> None:
+    x = np.concatenate([np.linspace(0, -0.9, 8), -0.9 + 0.8 * np.arange(STEPS - 8)])
+    xy, yaw, *_ = path_of(scene([track(x, 0 * x, 0.0)], straight_road()))
+    np.testing.assert_allclose(yaw, 0.0, atol=1e-3)
+    assert xy[0, 0] == pytest.approx(0.0, abs=1e-3)
+
+
 def test_pedestrians_leave_the_lanes_alone() -> None:
     walker = track(20.0, -5 + 0.1 * np.arange(STEPS), np.pi / 2, kind=Kind.PEDESTRIAN)
     xy, _, length, _ = path_of(scene([driving(5.0), walker], straight_road()), 1)

@@ -13,6 +13,7 @@ from gleanings.driving.agents import ConstantVelocity, LogPlayback
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle, DeltaLocal, Discrete, StateTarget
 from gleanings.driving.policies import expert, null
+from gleanings.driving.reward import LinearReward
 from gleanings.driving.sim import Simulator
 from gleanings.driving.state import ALIVE, CLIPPED_ACTION, ENTERED, INVALID_ACTION, Action
 
@@ -322,3 +323,11 @@ def test_null_actions():
     assert np.array_equal(make().null_action(SCENE), np.zeros((8, 2)))
     assert np.array_equal(make(Discrete()).null_action(SCENE), np.full((8, 1), 136))
     assert np.isnan(make(DeltaLocal()).null_action(SCENE)[:, 0]).all()
+
+
+def test_a_reward_gets_the_metrics_it_names():
+    reward = LinearReward({"log_divergence": -1.0})
+    sim = Simulator(SimConfig(metrics=()), dynamics=Bicycle(), agents=LogPlayback(), reward=reward)
+    assert sim.names == ("log_divergence",)
+    roll_ = sim.rollout(SCENE, None, KEY, steps=3)
+    assert np.array_equal(roll_.reward, -roll_.metrics["log_divergence"].value)

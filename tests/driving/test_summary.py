@@ -11,7 +11,7 @@ from gleanings.driving.agents import LogPlayback
 from gleanings.driving.comfort import comfort
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle
-from gleanings.driving.evaluate import evaluate, roll_out
+from gleanings.driving.evaluation import evaluate, roll_out
 from gleanings.driving.families import make_scenes
 from gleanings.driving.metrics import measure
 from gleanings.driving.policies import expert

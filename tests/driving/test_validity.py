@@ -103,6 +103,13 @@ def test_two_that_wait_for_one_place_do_not_both_enter():
     assert alive(roll_, 2) == []
 
 
+def test_what_is_seen_for_a_moment_and_fast_is_not_parked():
+    late = straight(0, 3, 10, valid=span(slice(5, 7)))  # 1 m in 0.1 s
+    roll_ = roll([straight(), late], ConstantVelocity())
+    assert np.allclose(roll_.trajectory.x[5:, 1], np.arange(5, T), atol=1e-4)
+    assert not np.any(roll_.flags[:, 1] & PARKED)
+
+
 def test_parked_objects_stand_at_their_last_pose_through_gaps_of_the_log():
     parked = straight(20, 5, 0, valid=span(slice(4, 6), slice(9, 11)))
     parked.x[:] += 0.1 * np.arange(T)

@@ -4,13 +4,16 @@ from gleanings.driving.compile import compile_scene
 from gleanings.driving.config import CompileConfig, ObserveConfig, SimConfig
 from gleanings.driving.dynamics import Bicycle, DeltaGlobal, DeltaLocal, Discrete, Dynamics, StateTarget
 from gleanings.driving.env import DrivingEnv
-from gleanings.driving.evaluate import Evaluation, evaluate, roll_out
+from gleanings.driving.evaluation import Evaluation, evaluate, roll_out
 from gleanings.driving.export import export_npz
 from gleanings.driving.families import FAMILIES, make_raw, make_scenes
+from gleanings.driving.fans import Plan, constant_grid, fan, rank
 from gleanings.driving.idm import IDM
+from gleanings.driving.likelihood import realism, sample
 from gleanings.driving.load import SceneError, iter_scenes, load_scenes, read_raw
 from gleanings.driving.metrics import measure, step_metrics
-from gleanings.driving.observe import Observation, flatten, observation_size, observe, observe_ego, unflatten
+from gleanings.driving.noise import Noisy
+from gleanings.driving.observation import Observation, flatten, observation_size, observe, observe_ego, unflatten
 from gleanings.driving.policies import driven_by, expert, null, policy_from
 from gleanings.driving.raw import Kind, Light, MapFeature, RawGoal, RawLight, RawScene, RawTrack
 from gleanings.driving.raw_check import check_raw
@@ -25,6 +28,7 @@ from gleanings.driving.summary import summarise
 from gleanings.driving.vector_env import DrivingVectorEnv
 from gleanings.driving.video import save_video
 from gleanings.driving.viewer import save_replay
+from gleanings.driving.witness import Witness, witnesses
 
 __all__ = [
     "FAMILIES",
@@ -49,8 +53,10 @@ __all__ = [
     "MapFeature",
     "Metric",
     "Mixed",
+    "Noisy",
     "Observation",
     "ObserveConfig",
+    "Plan",
     "PolicyAgent",
     "Pose",
     "RawGoal",
@@ -67,13 +73,16 @@ __all__ = [
     "StateTarget",
     "StepOutput",
     "Trajectory",
+    "Witness",
     "check_raw",
     "compile_files",
     "compile_scene",
+    "constant_grid",
     "driven_by",
     "evaluate",
     "expert",
     "export_npz",
+    "fan",
     "flatten",
     "group_scenes",
     "is_compiled",
@@ -89,8 +98,11 @@ __all__ = [
     "observe_ego",
     "pad_scene",
     "policy_from",
+    "rank",
     "read_raw",
+    "realism",
     "roll_out",
+    "sample",
     "save_replay",
     "save_scenes",
     "save_video",
@@ -101,4 +113,5 @@ __all__ = [
     "step_metrics",
     "summarise",
     "unflatten",
+    "witnesses",
 ]

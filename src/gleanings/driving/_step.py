@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gleanings.driving.sim import Simulator
 
 _PARKED_M = 2.0  # log extent below which an object is parked
+_PARKED_MPS = 2.0  # largest logged speed of a parked object that was seen for a moment only
 _ROOM_M = 1.0  # free space around an object that waited to enter
 _INIT = 2**31  # folded into the key of the agents' first state; steps fold in less
 
@@ -150,7 +151,10 @@ def _roles_of(sim: "Simulator", scene: Scene) -> _Roles:
     objects, controlled = scene.objects, sim.controlled(scene)
     played = objects.exists & ~controlled & sim.agents.replays(scene)
     reactive = objects.exists & ~controlled & ~played
-    return _Roles(controlled, played, reactive, reactive & (objects.extent < _PARKED_M) & (objects.first >= 0))
+    # What is seen so briefly that it cannot have gone far, but fast, passes by.
+    passes = (objects.top_speed > _PARKED_MPS) & (objects.extent >= (objects.last - objects.first) * scene.dt)
+    parked = reactive & (objects.extent < _PARKED_M) & ~passes & (objects.first >= 0)
+    return _Roles(controlled, played, reactive, parked)
 
 
 def _choose(which: Array, pose: Pose, other: Pose) -> Pose:

@@ -87,7 +87,7 @@ def run(
         policy: expert follows the log through the dynamics, null coasts, idm keeps its distance on the logged path.
         agents: All others: log replays, idm reacts, constant keeps its velocity.
         dynamics: How actions move an object: bicycle, its 13 x 21 discrete actions, or free displacements.
-        count: Scenes to generate, of each family.
+        count: Scenes to generate; of all, the families in turn.
         limit: Read at most so many scenes.
         steps: Steps of a tenth of a second; to the end of the log if not given.
         batch: Scenes simulated together.

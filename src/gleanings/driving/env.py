@@ -12,7 +12,7 @@ from jaxtyping import Array, Float32, Key
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import ObserveConfig
-from gleanings.driving.observe import flatten, observation_size, observe_ego
+from gleanings.driving.observation import flatten, observation_size, observe_ego
 from gleanings.driving.reward import LinearReward
 from gleanings.driving.scene import Scene, Trajectory
 from gleanings.driving.sim import Simulator

@@ -103,8 +103,8 @@ def _beyond(
 ) -> tuple[Nodes, Int8[np.ndarray, " C"]]:
     """Nodes of 2 m without those of cells all of whose points lie beyond 30 m of every edge, and `Grid.far`.
 
-    Lists of which the members disagree on the sign somewhere stay. Where only the slab lies beyond, one segment stays in the
-    list, for its sign. A slab that no edge passes is road.
+    Lists whose members disagree on the sign somewhere in the cell stay. Where only the slab lies beyond, one segment
+    stays in the list, for its sign. A slab that no edge passes is road.
     """
     beyond = _blocks.least(nodes, nodes.distance) > REACH_M + CELL_M / np.sqrt(2.0)
     pairs = np.flatnonzero(beyond[nodes.node])

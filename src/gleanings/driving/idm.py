@@ -138,7 +138,9 @@ def red_line(scene: Scene, state: SimState, speed: Float32[Array, " N"]) -> Lead
     ahead = lights.arc - front[:, None]
     ahead = jnp.where(paths.closed[:, None], jnp.mod(ahead, jnp.maximum(paths.length, 1.0)[:, None]), ahead)
     gap = jnp.min(jnp.where(red & (ahead >= 0), ahead, _FREE), axis=1) - _BEFORE_LINE
-    return Leader(jnp.where(speed * speed / 8.0 <= gap, gap, _FREE), jnp.zeros_like(gap))
+    # Who stands closer to the line than that leader must not take it for too late to stop.
+    stops = speed * speed / 8.0 <= gap + _BEFORE_LINE
+    return Leader(jnp.where(stops, gap, _FREE), jnp.zeros_like(gap))
 
 
 def _follow(
@@ -193,11 +195,26 @@ def _ahead(scene: Scene, state: SimState, here: PathPoint) -> tuple[Array, Array
     arc = wrap_arc(state.arc, paths.length, paths.closed).astype(jnp.int32) + 1
 
     def ahead(samples: Float32[Array, "N Q"]) -> Float32[Array, "K N"]:
-        cut = jax.vmap(lambda row, start: lax.dynamic_slice(row, (start,), (_STRIDE * count,)))(samples, arc)
+        longer = _continued(samples, paths.length, paths.closed)
+        cut = jax.vmap(lambda row, start: lax.dynamic_slice(row, (start,), (_STRIDE * count,)))(longer, arc)
         return cut[:, ::_STRIDE].T
 
     first = (here.x.T, here.y.T, here.z.T)
     return tuple(jnp.concatenate(pair) for pair in zip(first, map(ahead, (paths.x, paths.y, paths.z)), strict=True))  # pyright: ignore[reportReturnType]
+
+
+def _continued(
+    samples: Float32[Array, "N Q"], length: Float32[Array, " N"], closed: Bool[Array, " N"]
+) -> Float32[Array, "N R"]:
+    """Path samples and 64 more, without which a view from near the last sample would not fit: round again, or on."""
+    more = jnp.arange(1, _AHEAD + 1, dtype=jnp.float32)
+    around = jnp.mod(samples.shape[1] - 1 + more, jnp.maximum(length, 1.0)[:, None])
+    cell = jnp.clip(around.astype(jnp.int32), 0, samples.shape[1] - 2)
+    low, high = (jnp.take_along_axis(samples, cell + k, axis=1) for k in (0, 1))
+    straight = samples[:, -1:] + more * (samples[:, -1:] - samples[:, -2:-1])
+    return jnp.concatenate(
+        [samples, jnp.where(closed[:, None], low + (around - cell) * (high - low), straight)], axis=1
+    )
 
 
 def _first_inside(boxes: _Boxes, height: Array, reach: Array, skipped: Array, x: Array, y: Array, z: Array) -> Array:

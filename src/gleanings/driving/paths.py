@@ -30,8 +30,7 @@ def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
     points, yaw, there = _packed(tracks, kept)
     rows = match_lanes(index, points, yaw, there)
     drives = np.isin(tracks.kind, (Kind.VEHICLE, Kind.CYCLIST))
-    straight = standing | (drives & _backs(points, yaw, there))
-    logged = [_logged(tracks, k, points[k][there[k]], bool(straight[k])) for k in range(len(straight))]
+    logged = [_logged(tracks, k, points[k][there[k]], bool(standing[k])) for k in range(len(standing))]
     ends, begins = np.array([line[-1] for line, _ in logged]), np.array([begin for _, begin in logged])
     near = index.near(ends, begins)
     samples = np.zeros((len(logged), SAMPLES, 3))
@@ -50,12 +49,15 @@ def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
 
 def thin_log(tracks: Tracks) -> Bool[np.ndarray, "T K"]:
     """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step; none behind the
-    length of a path."""
+    length of a path, and none at which a vehicle or cyclist stands behind the last one: rolling back would fold it."""
+    drives = np.isin(tracks.kind, (Kind.VEHICLE, Kind.CYCLIST))
     kept = np.zeros_like(tracks.valid)
     at, gone = np.full((len(tracks.index), 2), np.nan), np.zeros(len(tracks.index))
     for t, (place, valid) in enumerate(zip(tracks.base[..., :2], tracks.valid, strict=True)):
-        away = np.hypot(*(place - at).T)  # NaN at the first valid pose
-        kept[t] = valid & ~(away < _THIN_M) & (gone < SAMPLES)
+        step = (place - at).T
+        away = np.hypot(*step)  # NaN at the first valid pose
+        behind = drives & (step[0] * np.cos(tracks.yaw[t]) + step[1] * np.sin(tracks.yaw[t]) < 0)
+        kept[t] = valid & ~(away < _THIN_M) & ~behind & (gone < SAMPLES)
         gone[kept[t]] += np.nan_to_num(away[kept[t]])
         at[kept[t]] = place[kept[t]]
     return kept
@@ -70,15 +72,6 @@ def _packed(
     points, yaw = np.zeros((*there.shape, 3)), np.zeros(there.shape)
     points[there], yaw[there] = tracks.base.swapaxes(0, 1)[kept.T], tracks.yaw.T[kept.T]
     return points, yaw, there
-
-
-def _backs(
-    points: Float[np.ndarray, "K S 3"], yaw: Float[np.ndarray, "K S"], there: Bool[np.ndarray, "K S"]
-) -> Bool[np.ndarray, " K"]:
-    """Whether an object moved backwards on the whole: such a path would turn it round."""
-    step = np.diff(points, axis=1)
-    ahead = step[..., 0] * np.cos(yaw[:, 1:]) + step[..., 1] * np.sin(yaw[:, 1:])
-    return np.where(there[:, 1:], ahead, 0.0).sum(1) < 0
 
 
 def _logged(tracks: Tracks, k: int, line: Line, standing: bool) -> tuple[Line, float]:

@@ -66,7 +66,7 @@ class _Observing(eqx.Module):
     config: ObserveConfig = eqx.field(static=True)
 
     def __call__(self, scene: Scene, state: SimState, key: Array) -> Any:
-        from gleanings.driving.observe import observe
+        from gleanings.driving.observation import observe
 
         return self.act(observe(scene, state, self.config), key)
 

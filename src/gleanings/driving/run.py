@@ -15,7 +15,7 @@ from gleanings.core.rundir import RunDirectory
 from gleanings.driving.agents import ConstantVelocity, LogPlayback, SimAgent
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle, DeltaLocal, Discrete, Dynamics
-from gleanings.driving.evaluate import Evaluation, roll_out, sum_up
+from gleanings.driving.evaluation import Evaluation, roll_out, sum_up
 from gleanings.driving.families import FAMILIES, make_scenes
 from gleanings.driving.idm import IDM
 from gleanings.driving.load import SceneError, iter_scenes
@@ -137,4 +137,6 @@ def _finished(run: RunDirectory, count: int) -> dict[int, dict[str, float]]:
     path = run.path / "metrics.jsonl"
     found = read_metrics(path).rows if path.exists() else []
     kept = [row for row in found if 0 <= int(row["step"]) < count]
-    return {int(row["step"]): {k: float(v) for k, v in row.items() if k not in ("step", "time")} for row in kept}
+    rows = {int(row["step"]): {k: float(v) for k, v in row.items() if k not in ("step", "time")} for row in kept}
+    nan = float("nan")
+    return {index: {k[:-2]: nan for k in row if k[-2:] == "_n"} | row for index, row in rows.items()}

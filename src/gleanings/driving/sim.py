@@ -107,7 +107,7 @@ class Simulator(eqx.Module):
         if self.observation is None:
             raise ConfigError("this simulator observes nothing: make it with observation=ObserveConfig()")
         if isinstance(self.observation, ObserveConfig):
-            from gleanings.driving.observe import observe
+            from gleanings.driving.observation import observe
 
             return observe(scene, state, self.observation)
         return self.observation(scene, state)

@@ -30,6 +30,7 @@ _ROWS = {
     "step": "step with log divergence, contact and off-road",
     "rollout": "80 steps with these",
     "idm": "IDM, all agents",
+    "observe": "observation of all objects, 200 road points",
 }
 _EGOS = {
     "expert": "as logged",
@@ -64,16 +65,16 @@ def headline(evidence: Evidence) -> str:
 
 def render(evidence: Evidence, verdict: Verdict, report: Report) -> None:
     """Add the study's sections to `report`."""
-    _speed(evidence.values["speed"], report)
+    _speed(evidence.values["speed"], evidence.machine.get("processor", "this machine"), report)
     _playback(evidence.values, report)
     _reactivity(evidence.values, report)
 
 
-def _speed(found: dict[str, Any], report: Report) -> None:
+def _speed(found: dict[str, Any], processor: str, report: Report) -> None:
     scene, clock = found["scene"], found["clock"]
     text = (
         f"One generated scene of {scene['objects']} objects, {scene['segments']:,} segments of road edge after merging "
-        f"and {scene['unmerged']:,} before, which the dense twin looks at. {clock} time on {found['cpu']}, the least "
+        f"and {scene['unmerged']:,} before, which the dense twin looks at. {clock} time on {processor}, the least "
         "of several calls."
     )
     report.section("Speed", text)
@@ -140,15 +141,18 @@ def _reactivity(values: dict[str, Any], report: Report) -> None:
     ]
     heads = ["ego", "log", "IDM", "log less IDM", "any contact, log", "any contact, IDM"]
     report.table(heads, rows, "Contacts a run that are not the ego's fault; the last two columns count all.")
-    from markupsafe import Markup
+    rows = [[name, _by_family(found), found["replay"]["scene"]] for name, found in values["reactivity"].items()]
+    report.table(["scenes of", "log less IDM", "scene of the replay"], rows, "Mean over the slower egos.")
+    links = [_link(found["replay"]) for found in values["reactivity"].values()]
+    caption = (
+        "Replays: of each family the scene in which log and IDM differ most, with all egos and agents to choose from."
+    )
+    report.figure(f"<p>{' · '.join(links)}</p>", caption)
 
-    rows = []
-    for name, found in values["reactivity"].items():
-        page = f"{REPLAYS}/{found['replay']['page']}"
-        link = Markup(f'<a href="{escape(page)}">{escape(found["replay"]["scene"])}</a>')
-        rows.append([name, _by_family(found), link])
-    caption = "Mean over the slower egos. The replay shows the scene in which log and IDM differ most, in all arms."
-    report.table(["scenes of", "log less IDM", "replay"], rows, caption)
+
+def _link(replay: dict[str, str]) -> str:
+    """A link to a replay page; a figure is the part of a report that takes markup."""
+    return f'<a href="{REPLAYS}/{escape(replay["page"])}">{escape(replay["scene"])}</a>'
 
 
 def _contact_bars(values: dict[str, Any], thumbnail: bool = False) -> str:

@@ -17,9 +17,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from gleanings.core._cost import machine
 from gleanings.driving.agents import LogPlayback
-from gleanings.driving.config import SimConfig
+from gleanings.driving.config import ObserveConfig, SimConfig
 from gleanings.driving.dynamics import Bicycle
 from gleanings.driving.idm import IDM
 from gleanings.driving.scene import Scene
@@ -28,8 +27,8 @@ from gleanings.driving.state import SimState
 from gleanings.studies._driving_playback import CHUNK, METRICS
 from gleanings.studies._driving_scenes import REFERENCE_POINTS, reference_scene
 
-LOOP = 10  # steps in one call, so that the time of the call itself counts little
-ROLLOUT = 80
+LOOP = 10  # calls of an agent in one program, so that the time of starting it counts little
+ROLLOUT = 80  # steps of an episode; in fewer, bringing a scene of a batch into the cache would count too much
 Road = Literal["grid", "dense"]
 
 
@@ -53,12 +52,13 @@ def speed(
     """
     merged = reference_scene(points=points)
     plain = reference_scene(points=points, unmerged=True) if dense_batches else merged
-    jobs = {f"step {n}": Job(stepping(LOOP), merged, n, LOOP) for n in batches}
+    jobs = {f"step {n}": Job(stepping(ROLLOUT), merged, n, ROLLOUT) for n in batches}
     jobs |= {f"dense {n}": Job(stepping(1, road="dense"), plain, n, 1, 3) for n in dense_batches}
     if every:
         jobs["bare"] = Job(stepping(ROLLOUT, metrics=()), merged, loop=ROLLOUT)
         jobs["rollout"] = Job(rolling(), merged)
         jobs["idm"] = Job(reacting, merged, loop=LOOP)
+        jobs["observe"] = Job(observing, merged)
     if dense_batches:
         jobs["dense rollout"] = Job(rolling(road="dense"), plain, repeats=2)
     times = timed(jobs)
@@ -67,11 +67,7 @@ def speed(
         kind, _, batch = name.partition(" ")
         found.update({name: value}) if not batch.isdigit() else found[kind].update({batch: value})
     size = {"objects": int(np.asarray(merged.objects.exists).sum()), "segments": _segments(merged)}
-    return found | {
-        "scene": size | {"unmerged": _segments(plain)},
-        "clock": clock_name(),
-        "cpu": machine()["processor"],
-    }
+    return found | {"scene": size | {"unmerged": _segments(plain)}, "clock": clock_name()}
 
 
 def timed(jobs: dict[str, Job]) -> dict[str, float]:
@@ -160,10 +156,17 @@ def reacting(scene: Scene) -> Any:
     state = simulator(()).reset(scene, key)
 
     def one(state: SimState, _: None) -> tuple[SimState, None]:
-        pose, _, _ = model.act(scene, state, (), key)
+        pose = model.act(scene, state, (), key)[0]
         return dataclasses.replace(state, x=pose.x, y=pose.y, yaw=pose.yaw, vx=pose.vx, vy=pose.vy), None
 
     return lax.scan(one, state, None, length=LOOP)[0].x
+
+
+def observing(scene: Scene) -> Any:
+    """What all objects observe at the start, 200 road points each."""
+    config, seen = SimConfig(controlled="all", metrics=()), ObserveConfig(road=200)
+    sim = Simulator(config, dynamics=Bicycle(), agents=LogPlayback(), observation=seen)
+    return sim.observe(scene, sim.reset(scene, jax.random.key(0)))
 
 
 def _segments(scene: Scene) -> int:

@@ -12,14 +12,14 @@ import pytest
 from tests.driving._scenes import straight, tiny_scene, turning
 
 from gleanings.core.errors import ConfigError
-from gleanings.driving import realism as module
+from gleanings.driving import likelihood as module
 from gleanings.driving.agents import ConstantVelocity, LogPlayback, Mixed
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle
 from gleanings.driving.families import make_scenes
 from gleanings.driving.idm import IDM
+from gleanings.driving.likelihood import FEATURES, METRICS, realism, sample
 from gleanings.driving.noise import Noisy
-from gleanings.driving.realism import FEATURES, METRICS, realism, sample
 from gleanings.driving.scene import Trajectory
 from gleanings.driving.sim import Simulator
 

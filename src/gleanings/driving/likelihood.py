@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.agents import Policy
-from gleanings.driving.fan import many
+from gleanings.driving.fans import many
 from gleanings.driving.metrics import measure
 from gleanings.driving.scene import Scene, Trajectory
 from gleanings.driving.sim import Simulator

@@ -9,7 +9,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.driving.agents import ConstantVelocity, LogPlayback
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle
-from gleanings.driving.fan import Plan, constant_grid, fan, rank
+from gleanings.driving.fans import Plan, constant_grid, fan, rank
 from gleanings.driving.score import NEEDS
 from gleanings.driving.sim import Simulator
 

@@ -13,7 +13,7 @@ from gleanings.driving.agents import LogPlayback
 from gleanings.driving.config import ObserveConfig, SimConfig
 from gleanings.driving.dynamics import Bicycle
 from gleanings.driving.families import make_scenes
-from gleanings.driving.observe import (
+from gleanings.driving.observation import (
     Observation,
     flatten,
     observation_size,
