@@ -332,11 +332,13 @@ class _Paths:
             self.unsure[i] |= rival
         self.was = now.valid.copy()
         mask = now.valid & has
+        full = self.scene.paths.x.shape[1] - 1  # a path of this length is cut, not over
+        on_path = mask & (np.asarray(self.scene.paths.closed) | (np.nan_to_num(self.arc) < full))
         gained = np.array([self.gained(i, arc) for i, arc in enumerate(np.nan_to_num(self.arc))])
         ratio = gained / np.maximum(self.logged, 1e-9)
         return {
-            "off_route_m": (distance, mask, self.unsure.copy()),
-            "off_route": (distance > 4, mask, self.unsure | (abs(distance - 4) < NEAR)),
+            "off_route_m": (distance, on_path, self.unsure.copy()),
+            "off_route": (distance > 4, on_path, self.unsure | (abs(distance - 4) < NEAR)),
             "progress_m": (gained, mask, self.unsure.copy()),
             "progress_ratio": (ratio, mask & (self.logged >= 5), self.unsure | (abs(self.logged - 5) < NEAR)),
         }

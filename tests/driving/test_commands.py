@@ -137,12 +137,14 @@ def test_families_are_listed(capsys):
         (["view", "nothing.json"], 3, "nothing.json"),
         (["inspect", "nothing.json"], 3, "nothing.json"),
         (["compile", "nothing.json", "--out", "c"], 3, "nothing.json"),
+        (["run", "strait", "--out", "kept"], 2, "neither a file"),
         (["fly"], 2, "unknown command of `gleanings drive`"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], code: int, match: str, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["drive", *arguments]) == code
+    assert not (tmp_path / "kept").exists()
     said = capsys.readouterr().err
     assert match in said
     assert said.startswith("error: ")

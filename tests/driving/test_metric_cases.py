@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gleanings.driving._log_arcs import log_arcs
+from gleanings.driving.compile import compile_scene
 from gleanings.driving.config import SimConfig
 from gleanings.driving.metrics import measure
 from gleanings.driving.raw import Kind
@@ -13,6 +14,8 @@ from gleanings.driving.scene import Scene
 
 from ._metric_random import STEPS, street
 from ._metric_scenes import build, drive, track
+from ._raw import driving, straight_road
+from ._raw import scene as raw_scene
 
 BUS = (12.0, 2.5, 3.0)
 NO_LIGHTS = (np.zeros((3, STEPS)), np.zeros(3))
@@ -155,6 +158,13 @@ def test_route_and_progress(driven):
     np.testing.assert_allclose(gained, np.minimum(x, -28) + 40, atol=1e-3)
     np.testing.assert_allclose(ratio, gained / 12, atol=1e-3)
     np.testing.assert_allclose(driven["progress_ratio"][0][-1, :4], 1, atol=1e-4)
+
+
+def test_a_log_longer_than_the_longest_path_is_not_off_it():
+    scene = compile_scene(raw_scene([driving(35.0)], straight_road()))
+    found = measure(scene, scene.log, ("off_route", "off_route_m"))
+    assert not found["off_route"].value.any()
+    assert found["off_route_m"].mask[:, 0].tolist() == [3.5 * t < 256 for t in range(1, 91)]
 
 
 def test_what_has_no_log_has_no_metrics_of_it(driven):

@@ -1,6 +1,7 @@
 """Compiled files: what is written comes back bit for bit, mapped; folders are compiled shard by shard."""
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -175,6 +176,12 @@ def test_sources_that_are_no_scenes_are_reported(tmp_path: Path) -> None:
     assert "no known format" in report.errors[0]
     with pytest.raises(ConfigError, match="0 sources"):
         compile_files([], tmp_path / "out")
+
+
+def test_a_pipe_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    report = compile_files([tmp_path / "pipe", "/dev/zero"], tmp_path / "out")
+    assert [error.count("pipe or socket") for error in report.errors] == [1, 1]
 
 
 def test_names_are_kept(tmp_path: Path, scenes: list[Scene]) -> None:

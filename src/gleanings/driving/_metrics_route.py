@@ -25,7 +25,10 @@ def off_route(step: StepContext) -> Metric:
 
 
 def off_route_m(step: StepContext) -> Metric:
-    """Plan distance to the point of the path at the present arc, m; defined for objects with a path."""
+    """Plan distance to the point of the path at the present arc, m; defined for objects with a path.
+
+    Not at the end of a path that fills its array: it is cut there, and the way goes on.
+    """
     paths, state = step.scene.paths, step.state
     cell = jnp.clip(jnp.floor(state.arc).astype(jnp.int32), 0, paths.x.shape[1] - 2)[:, None]
     share = state.arc - cell[:, 0]
@@ -35,7 +38,8 @@ def off_route_m(step: StepContext) -> Metric:
         return here + share * (there - here)
 
     distance = jnp.hypot(state.x - at(paths.x), state.y - at(paths.y))
-    return defined(distance, step.alive & (paths.length > 0))
+    beyond = ~paths.closed & (state.arc >= paths.x.shape[1] - 1)
+    return defined(distance, step.alive & (paths.length > 0) & ~beyond)
 
 
 def progress_m(step: StepContext) -> Metric:

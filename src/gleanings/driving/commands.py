@@ -94,8 +94,9 @@ def run(
         replays: Pages to write.
         seed: Seed of generated scenes and of all randomness.
     """
-    from gleanings.driving.run import Drive
+    from gleanings.driving.run import Drive, check_source
 
+    check_source(source)  # before a folder is made, which a second try would find in its way
     if min(count, batch) < 1 or replays < 0:
         raise ConfigError("count and batch must be 1 or more, replays 0 or more")
     given = {name: value for name, value in locals().items() if name in Drive.__dataclass_fields__}
@@ -203,13 +204,14 @@ def _listed(counts: "Counter[str]") -> str:
 
 
 def _scene(source: str, number: int) -> Any:
-    from gleanings.driving.families import FAMILIES, make_scenes
+    from gleanings.driving.compile import compile_scene
+    from gleanings.driving.families import FAMILIES, make_raw
     from gleanings.driving.load import load_scenes
 
     if number < 0:
         raise ConfigError(f"scene is {number}; scenes are numbered from 0")
     if source in FAMILIES:
-        return make_scenes(source, count=number + 1)[number]
+        return compile_scene(make_raw(source, index=number))
     found = load_scenes(source, limit=number + 1)
     if len(found) <= number:
         raise ConfigError(f"{source} holds {len(found)} scenes; --scene counts from 0")

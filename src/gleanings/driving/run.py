@@ -18,7 +18,7 @@ from gleanings.driving.dynamics import Bicycle, DeltaLocal, Discrete, Dynamics
 from gleanings.driving.evaluation import Evaluation, roll_out, sum_up
 from gleanings.driving.families import FAMILIES, make_scenes
 from gleanings.driving.idm import IDM
-from gleanings.driving.load import SceneError, iter_scenes
+from gleanings.driving.load import SceneError, iter_scenes, list_files
 from gleanings.driving.policies import driven_by, expert
 from gleanings.driving.scene import Scene, name_of
 from gleanings.driving.sim import Simulator
@@ -68,11 +68,9 @@ def scenes_of(drive: Drive) -> tuple[list[Scene], list[str]]:
 
     ConfigError: neither. DataError: nothing could be read.
     """
+    check_source(drive.source)
     if drive.source == "all" or drive.source in FAMILIES:
         return make_scenes(drive.source, seed=drive.seed, count=drive.count), []
-    if not Path(drive.source).exists() and not any(mark in drive.source for mark in "*?[/."):
-        known = ", ".join(FAMILIES)
-        raise ConfigError(f"{drive.source!r} is neither a file or folder nor a family; families: {known}, all")
     scenes: list[Scene] = []
     errors: list[DataError] = []
     for item in iter_scenes(drive.source):
@@ -85,6 +83,18 @@ def scenes_of(drive: Drive) -> tuple[list[Scene], list[str]]:
     if not scenes:
         raise errors[0] if errors else DataError("no scenes", drive.source)
     return scenes, [str(error) for error in errors]
+
+
+def check_source(source: str) -> None:
+    """ConfigError where a source is neither files nor a family, DataError where it leads to no file."""
+    if source == "all" or source in FAMILIES:
+        return
+    if not Path(source).exists() and not any(mark in source for mark in "*?[/."):
+        known = ", ".join(FAMILIES)
+        raise ConfigError(f"{source!r} is neither a file or folder nor a family; families: {known}, all")
+    missing = [file for file in list_files(source) if not file.exists()]
+    if missing:
+        raise DataError("cannot be opened: No such file or directory", missing[0])
 
 
 def simulator_of(drive: Drive) -> tuple[Simulator, Any]:

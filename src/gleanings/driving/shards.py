@@ -81,7 +81,7 @@ def compile_files(
 
     compile_one = partial(_compile_source, folder=Path(folder), config=config, shard=shard)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    files = [file for source in sources for file in files_of(source) if not is_compiled(file)]
+    files = [file for source in sources for file in files_of(source) if not (file.is_file() and is_compiled(file))]
     done: list[CompiledSource] = []
     for source in _by_workers(compile_one, files, workers) if workers else map(compile_one, files):
         done.append(source)
@@ -92,6 +92,8 @@ def compile_files(
 
 def source_digest(path: Path, config: CompileConfig) -> str:
     """SHA-256 of a file, the settings and the version of the format. DataError: it cannot be read."""
+    if path.exists() and not path.is_file():
+        raise DataError("is a device, pipe or socket; expected a file", path)
     total = hashlib.sha256(f"{FORMAT} {VERSION} {config!r} ".encode())
     try:
         with path.open("rb") as stream:
