@@ -39,6 +39,7 @@ def test_the_dense_twin_finds_the_same_edges(load):
     assert np.abs(np.asarray(found - expected))[inside].max() < 1e-3
 
 
+@pytest.mark.slow
 def test_the_dense_twin_finds_the_same_leaders(load):
     dense = load("_driving_dense")
     scene = jax.device_put(make_scenes("jam", 0, 1)[0])

@@ -75,6 +75,7 @@ def test_the_first_selector_that_holds_an_object_moves_it():
     assert np.flatnonzero(agents.replays(SCENE)).tolist() == [3, 4, 5, 6, 7]
 
 
+@pytest.mark.slow
 def test_a_policy_as_agent_moves_as_a_policy_that_controls():
     agent = PolicyAgent(expert(Bicycle()), Bicycle())
     ours, theirs = run(agent), run(LogPlayback(), expert(Bicycle()), controlled="all")
@@ -110,6 +111,7 @@ def test_null_coasts_without_a_flag():
     assert not (np.asarray(roll.flags) & INVALID_ACTION).any()
 
 
+@pytest.mark.slow
 def test_driven_by_an_agent_goes_where_the_agent_would():
     coasting = run(ConstantVelocity(), driven_by(ConstantVelocity(), DeltaLocal()), DeltaLocal(), controlled="all")
     assert np.allclose(coasting.trajectory.x[:, :5], run(ConstantVelocity()).trajectory.x[:, :5], atol=1e-3)

@@ -29,6 +29,7 @@ def make(**config) -> AutoReset:
     return AutoReset(sim)
 
 
+@pytest.mark.slow
 def test_an_episode_that_is_over_makes_room_for_another():
     auto = make()
     state = auto.reset(BANK, KEY)
@@ -51,6 +52,7 @@ def test_an_episode_that_is_over_makes_room_for_another():
     assert set(indices) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_many_environments_share_one_bank():
     auto = make()
     states = jax.vmap(auto.reset, (None, 0))(BANK, jax.random.split(KEY, 16))

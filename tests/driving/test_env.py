@@ -166,6 +166,7 @@ def test_without_gymnasium_the_error_says_what_to_install(monkeypatch, module):
         importlib.import_module(f"gleanings.driving.{module}")
 
 
+@pytest.mark.slow
 def test_many_environments_equal_single_ones():
     """All environments but for their random draws: the same actions on the same scenes give the same numbers."""
     many, actions = make_many(), np.random.default_rng(0).uniform(-3, 3, (4, 6, 2)).astype(np.float32) * [1, 0.01]

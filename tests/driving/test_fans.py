@@ -56,6 +56,7 @@ def test_constant_actions_lead_along_circles():
         np.testing.assert_allclose(ego.y[:, h], (1 - np.cos(k * s)) / k, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_policies_make_a_fan_and_the_one_that_runs_into_a_car_ranks_last():
     sim = make(metrics=(*NEEDS, "progress_m"))
     state = sim.reset(SCENE, KEY)

@@ -103,6 +103,7 @@ FEW = ("four_way_signal",)
 
 
 @pytest.mark.parametrize("family", [pytest.param(f, marks=() if f in FEW else pytest.mark.slow) for f in FAMILIES])
+@pytest.mark.slow
 def test_the_order_of_tracks_and_a_rigid_motion_change_nothing(family: str):
     raw, order, (scene, shuffled, moved) = variants(family)
     count, first = len(raw.tracks), roll(scene)

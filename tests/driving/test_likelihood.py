@@ -83,6 +83,7 @@ def test_motion_on_a_circle_has_the_features_of_a_circle():
         np.testing.assert_allclose(got[mask], value, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_nothing_is_more_likely_than_the_log_and_noise_is_worse():
     scores = []
     for agent in (LogPlayback(), Noisy(ConstantVelocity(), 8.0, 0.2, 0.3)):
@@ -108,6 +109,7 @@ def test_nothing_is_more_likely_than_the_log_and_noise_is_worse():
         sample(make(LogPlayback()), SCENE, KEY, count=0)
 
 
+@pytest.mark.slow
 def test_noise_has_the_deviation_and_the_memory_that_it_says():
     """An Ornstein-Uhlenbeck process has correlation exp(-dt / memory) between steps, and constant deviation."""
     agent = Noisy(ConstantVelocity(), 0.4, 0.01, 0.5)

@@ -266,6 +266,7 @@ def test_neither_actions_nor_the_future_nor_goals_show():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_one_object_and_the_ego_are_rows_of_all():
     scene, config = crowd(), ALL
     state = started(scene)
@@ -303,6 +304,7 @@ def test_settings_that_cannot_be_met():
             observe(scene, started(scene), wrong)
 
 
+@pytest.mark.slow
 def test_a_policy_of_observations_drives():
     """Steers back to the path from what it sees; started off it, it returns."""
     scene = tiny_scene([straight(0, 1.5, 10, steps=61)])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tests.driving import _roads
 
+from gleanings.core.errors import ConfigError
 from gleanings.driving import road
 from gleanings.driving.compile import compile_scene
 from gleanings.driving.readers.detect import read_raw
@@ -134,6 +135,7 @@ def test_gradient_is_finite_and_that_of_the_oracle():
     assert (found[np.abs(value) > 30.1] == 0).all()
 
 
+@pytest.mark.slow
 def test_batches_equal_single_scenes_in_any_shape():
     roads = [_roads.wild(seed, 8) for seed in (0, 1)]
     scenes = [_roads.road_scene(lines, segments=1024) for lines in roads]
@@ -170,7 +172,7 @@ def test_raster_keeps_its_bound():
     assert np.abs(value - exact).max() <= float(scene.raster.error) + 1e-3
     assert float(scene.raster.error) < 0.36  # half the diagonal of a square
     assert bool(known.all())
-    with pytest.raises(ValueError, match="no raster"):
+    with pytest.raises(ConfigError, match="no raster"):
         road.signed_distance(_roads.road_scene(lines), *places, how="raster")
 
 

@@ -206,6 +206,7 @@ def test_the_ring_holds_the_last_states_newest_first():
     assert np.array_equal(first.valid[:, 1], [True, True, False])
 
 
+@pytest.mark.slow
 def test_the_gradient_of_log_divergence_through_a_rollout_agrees_with_differences():
     sim = make(controlled="all", metrics=("log_divergence",))
 
@@ -270,11 +271,25 @@ def test_settings_that_cannot_be_meant_are_refused(config, words):
 
 
 def test_settings_of_another_type_are_refused():
-    for name, value, words in (("metrics", ["collision"], "tuples"), ("controlled", "ego", "ego.*predict")):
+    for name, value, words in (
+        ("metrics", ["collision"], "a tuple of names"),
+        ("metrics", "collision", "a tuple of names"),
+        ("controlled", "ego", "ego.*predict"),
+        ("on_done", "halt", "continue, stop, remove"),
+        ("road", "gridd", "grid, dense, raster"),
+        ("terminate_on", ("ttc_s",), "true or false"),
+    ):
         config = SimConfig()
         object.__setattr__(config, name, value)  # the tests' type checks would refuse it first
         with pytest.raises(ConfigError, match=words):
             Simulator(config, dynamics=Bicycle(), agents=LogPlayback())
+
+
+def test_a_scene_may_be_a_constant_of_a_program():
+    """`jit(grad(...))` over one fixed scene is the natural thing to write."""
+    sim = make(metrics=("log_divergence",))
+    state = jax.jit(lambda key: sim.reset(SCENE, key))(KEY)
+    assert np.array_equal(state.x, sim.reset(SCENE, KEY).x)
 
 
 def test_scenes_in_which_nobody_acts_are_refused():
@@ -286,6 +301,10 @@ def test_scenes_in_which_nobody_acts_are_refused():
         make(start=20).reset(SCENE, KEY)
     with pytest.raises(ConfigError, match="true or false"):
         make(terminate_on=("log_divergence",)).rollout(SCENE, None, KEY)
+    with pytest.raises(ConfigError, match="one Scene"):
+        make().rollout(jax.tree.map(lambda x: np.asarray(x)[None], SCENE), None, KEY, steps=2)
+    with pytest.raises(ConfigError, match="0 or more"):
+        make().rollout(SCENE, None, KEY, steps=-1)
     with pytest.raises(ConfigError, match="steps="):
         jax.vmap(lambda scene: make().rollout(scene, None, KEY))(jax.tree.map(lambda x: jnp.asarray(x)[None], SCENE))
     with pytest.raises(ConfigError, match="observes nothing"):

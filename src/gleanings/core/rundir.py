@@ -56,7 +56,10 @@ class RunDirectory:
             raise ConfigError(
                 f"{path} exists: resume it (`gleanings resume {path}`, or --resume), or choose another name"
             )
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{path}: no folder can be made there: {error.strerror}") from error
         run = cls(path, _lock(path / "lock"), keep, best, mode)
         try:
             run._start(held, allow_change)

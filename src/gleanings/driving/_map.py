@@ -57,6 +57,8 @@ def lights_of(raw: RawScene, origin: Int[np.ndarray, "3"], graph: LaneGraph, pat
     rows = np.array([row_of.get(light.lane, -1) for light in kept], np.int64)
     starts = np.setdiff1d(np.arange(len(graph.points)), graph.last)
     yaw = np.array([_direction(graph, starts, int(row), point) for row, point in zip(rows, stop, strict=True)])
+    known = np.isfinite(yaw)
+    yaw = np.where(known, yaw, 0.0)
     state = np.array([light.state for light in kept], np.uint8).reshape(-1, len(raw.times)).T.copy()
     x, y, z = stop.T.astype(np.float32)
     return Lights(
@@ -66,21 +68,24 @@ def lights_of(raw: RawScene, origin: Int[np.ndarray, "3"], graph: LaneGraph, pat
         z=z,
         yaw=yaw.astype(np.float32),
         lane=rows.astype(np.int16),
-        exists=np.ones(len(kept), bool),
-        arc=light_arcs(paths, stop[:, 0], stop[:, 1], yaw),
+        exists=known,
+        arc=np.where(known, light_arcs(paths, stop[:, 0], stop[:, 1], yaw), np.float32(np.inf)),
     )
 
 
 def _direction(graph: LaneGraph, starts: Int[np.ndarray, " K"], row: int, point: Float[np.ndarray, "3"]) -> float:
-    """Direction of the segment nearest to `point`: of lane `row` or, row -1, of those that begin at `starts`."""
+    """Direction of the segment nearest to `point`: of lane `row` or, row -1, of those that begin at `starts`.
+
+    NaN where there is none within 3 m: a stop line without direction would stop those who pass beside it.
+    """
     inside = np.arange(graph.first[row], graph.last[row]) if row >= 0 else starts
     if not len(inside):
-        return 0.0
+        return float("nan")
     a, d = graph.points[inside], graph.points[inside + 1] - graph.points[inside]
     share = np.clip(((point - a)[:, :2] * d[:, :2]).sum(1) / (d[:, :2] ** 2).sum(1), 0, 1)
     away = np.linalg.norm(point - a - share[:, None] * d, axis=1)
     best = int(away.argmin())
-    return float(np.arctan2(d[best, 1], d[best, 0])) if row >= 0 or away[best] < _LIGHT_M else 0.0
+    return float(np.arctan2(d[best, 1], d[best, 0])) if row >= 0 or away[best] < _LIGHT_M else float("nan")
 
 
 def goals_of(raw: RawScene, origin: Int[np.ndarray, "3"], tracks: Tracks) -> Goals:

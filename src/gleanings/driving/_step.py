@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32
 
-from gleanings.core.errors import ConfigError
 from gleanings.driving._ground import height_on_ground
 from gleanings.driving._motion import Moved, moved
 from gleanings.driving.advance import advance, begin, follows_contacts, gaps_of, log_at, within
@@ -130,8 +129,6 @@ def _outcome(
     done = (after.flags & DONE) != 0
     for name in config.terminate_on:
         value, mask = metrics[name]
-        if value.dtype != bool:
-            raise ConfigError(f"terminate_on={name!r}: only metrics that are true or false can end an episode")
         done = done | (roles.controlled & mask & value)
     done = done | (roles.controlled & ((after.flags & ENTERED) != 0) & ~after.alive)
     after = dataclasses.replace(after, flags=after.flags | jnp.where(done, DONE, 0).astype(jnp.uint8))

@@ -50,6 +50,8 @@ def compile(
     """
     from gleanings.driving.store import compile_files
 
+    if not sources:
+        raise ConfigError("name at least one file, folder or pattern to compile")
     config = CompileConfig(max_objects=max_objects, simplify_m=simplify, raster=raster)
     with _bar("files") as bar:
         report = compile_files(list(sources), out, config, workers=workers, progress=bar)
@@ -89,14 +91,13 @@ def run(
         dynamics: How actions move an object: bicycle, its 13 x 21 discrete actions, or free displacements.
         count: Scenes to generate; of all, the families in turn.
         limit: Read at most so many scenes.
-        steps: Steps of a tenth of a second; to the end of the log if not given.
+        steps: Steps to simulate; to the end of the log if not given.
         batch: Scenes simulated together.
         replays: Pages to write.
         seed: Seed of generated scenes and of all randomness.
     """
-    from gleanings.driving.run import Drive, check_source
+    from gleanings.driving.run import Drive
 
-    check_source(source)  # before a folder is made, which a second try would find in its way
     if min(count, batch) < 1 or replays < 0:
         raise ConfigError("count and batch must be 1 or more, replays 0 or more")
     given = {name: value for name, value in locals().items() if name in Drive.__dataclass_fields__}
@@ -113,7 +114,7 @@ def resume(folder: Path) -> None:
 def view(
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE|FAMILY")],
     out: Path = Path("replay.html"),
-    scene: int = 0,
+    scene: int | None = None,
 ) -> None:
     """Write the replay of a logged scene as a page or film, or list the pages of a run.
 
@@ -122,15 +123,16 @@ def view(
     Args:
         source: Folder of a run, or a file of scenes, raw or compiled, or a family.
         out: The page to write, .html, .gif or .mp4.
-        scene: Number of the scene in the file, from 0.
+        scene: Number of the scene, from 0; the first of a file, all of a run if not given.
     """
     if (Path(source) / "config.json").is_file():
-        pages = sorted(RunDirectory.open(source).artifacts.glob("replay-*.html"))
+        pages = sorted(RunDirectory.open(source).artifacts.glob(f"replay-{'*' if scene is None else scene}.html"))
         if not pages:
-            raise ConfigError(f"{source} holds no replay; run it with --replays 1 or more")
+            which = "no replay" if scene is None else f"no replay of scene {scene}"
+            raise ConfigError(f"{source} holds {which}; run it with more --replays")
         print("\n".join(map(str, pages)))
         return
-    chosen = _scene(source, scene)
+    chosen = _scene(source, scene or 0)
     from gleanings.driving.video import save_video
     from gleanings.driving.viewer import save_replay
 
@@ -243,12 +245,13 @@ class _Bar:
 
 
 def _run(drive: "Drive", folder: Path, resume: bool) -> None:
-    from gleanings.driving.run import run_drive
+    from gleanings.driving.run import run_drive, scenes_of
     from gleanings.driving.run_report import drive_report
 
+    scenes = scenes_of(drive)  # before a folder is made, which a second try would find in its way
     try:
         with RunDirectory.create(folder, drive, resume=resume) as run, _bar("scenes") as bar:
-            found: Driven = run_drive(run, drive, bar)
+            found: Driven = run_drive(run, drive, scenes, bar)
             path = drive_report(drive, found).save(run.path / "report.html")
     except (KeyboardInterrupt, SystemExit):
         print(f"stopped; continue with: gleanings resume {folder}", file=sys.stderr)

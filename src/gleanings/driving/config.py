@@ -23,6 +23,19 @@ PER_STEP_METRICS = (
     "goal_reached",
 )
 
+EVENTS = (
+    "collision",
+    "at_fault",
+    "off_road",
+    "wrong_way",
+    "off_route",
+    "infeasible",
+    "ttc_low",
+    "red_light",
+    "goal_reached",
+)
+"""Those that are true or false."""
+
 
 @dataclass(frozen=True)
 class CompileConfig:

@@ -41,9 +41,12 @@ class Evaluation:
         lines = [f"{len(self.rows)} scenes, objects: {self.who}", f"{'metric':<16}{'mean [95 %]':<32}scenes  objects"]
         for name, mean in self.means.items():
             objects = sum(row[f"{name}_n"] for row in self.rows)
-            lines.append(f"{name:<16}{mean!s:<32}{mean.n:>6}  {objects:>7.0f}")
+            lines.append(f"{name:<16}{_shown(mean):<32}{mean.n:>6}  {objects:>7.0f}")
         missing = [name for name in _metrics_of(self.rows) if name not in self.means]
         return "\n".join(lines + ([f"not available: {', '.join(missing)}"] if missing else []))
+
+    def __str__(self) -> str:
+        return self.table()
 
     def to_json(self) -> dict[str, Any]:
         """For `json.dumps`: who, means (estimate, low, high, level, n) and scenes; what is not defined is None."""
@@ -115,6 +118,8 @@ def _batches(
     keep: bool,
 ) -> Iterator[tuple[list[int], Any]]:
     """Indices of at most `batch` scenes, and what `_run` finds for them."""
+    if isinstance(scenes, Scene):
+        raise ConfigError("expected a list of scenes; for one scene: [scene]")
     chosen = list(indices)
     for index in chosen:
         sim.check(scenes[index])
@@ -184,6 +189,10 @@ def _means(rows: Sequence[dict[str, float]]) -> dict[str, Interval]:
 
 def _metrics_of(rows: Sequence[dict[str, float]]) -> list[str]:
     return [name for name in rows[0] if f"{name}_n" in rows[0]]
+
+
+def _shown(mean: Interval) -> str:
+    return str(mean) if mean.n > 1 else f"{mean.estimate:.4g}"
 
 
 def _plain(value: float | int) -> float | int | None:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
+from gleanings.core.errors import ConfigError
 from gleanings.driving.scene import CELL_M, GATE_M, LANE_M, REACH_M, STEP_M, Edges, Grid, Lanes, Scene
 
 _DENSE = 128  # queries that the dense twin takes at once
@@ -83,13 +84,13 @@ def signed_distance_raster(
 ) -> tuple[Float[Array, "*q"], Bool[Array, "*q"]]:
     """The same from the raster, bilinear, at the height of the lower road; off by `scene.raster.error` at most.
 
-    ValueError: the scene was compiled without a raster.
+    ConfigError: the scene was compiled without a raster.
     """
     raster, (points, shape) = scene.raster, _flat(x, y, z)
     (x, y, _), _, inside = _cells(scene.grid, *points)
     rows, columns = raster.value.shape
     if rows < 2 or columns < 2:
-        raise ValueError("the scene has no raster; compile it with CompileConfig(raster=True)")
+        raise ConfigError("the scene has no raster; compile it with CompileConfig(raster=True)")
     u, v = (x - raster.x0) / STEP_M, (y - raster.y0) / STEP_M
     i, j = jnp.clip(jnp.floor(u), 0, columns - 2), jnp.clip(jnp.floor(v), 0, rows - 2)
     corner = (j * columns + i).astype(jnp.int32)

@@ -1,6 +1,7 @@
 """What `gleanings drive run` does: roll out scenes batch by batch, keep every row, show the worst as replays."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +106,15 @@ def simulator_of(drive: Drive) -> tuple[Simulator, Any]:
     return sim, policies[drive.policy]
 
 
-def run_drive(run: RunDirectory, drive: Drive, progress: Callable[[int, int], None]) -> Driven:
-    """Roll out all scenes; rows that an interrupted run has written are taken over.
+def run_drive(
+    run: RunDirectory, drive: Drive, found: tuple[list[Scene], list[str]], progress: Callable[[int, int], None]
+) -> Driven:
+    """Roll out all scenes `found` by `scenes_of`; rows that an interrupted run has written are taken over.
 
     progress(scenes done, all scenes). Writes metrics.jsonl, artifacts/evaluation.json, artifacts/replay-*.html.
     """
-    scenes, skipped = scenes_of(drive)
+    _keep_programs()
+    scenes, skipped = found
     sim, policy = simulator_of(drive)
     key = jax.random.key(drive.seed)
     rows = _finished(run, len(scenes))
@@ -150,3 +154,10 @@ def _finished(run: RunDirectory, count: int) -> dict[int, dict[str, float]]:
     rows = {int(row["step"]): {k: float(v) for k, v in row.items() if k not in ("step", "time")} for row in kept}
     nan = float("nan")
     return {index: {k[:-2]: nan for k in row if k[-2:] == "_n"} | row for index, row in rows.items()}
+
+
+def _keep_programs() -> None:
+    """Keep compiled programs for later runs, in the platform's cache folder unless jax has one."""
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gleanings" / "jax"
+        jax.config.update("jax_compilation_cache_dir", str(folder))

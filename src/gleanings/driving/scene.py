@@ -133,9 +133,8 @@ class Paths(NamedTuple):
     """A path for each object, sampled every metre from its first valid pose: x, y, z, limit (m/s, NaN unknown) [N, Q].
 
     Sample q stands at arc q metres; z is the height of the road, not of a box centre. length: m [N], 0: no path.
-    Samples past the end of an open path continue straight on. closed: bool [N]: a loop, whose samples past `length` go
-    round again; it is at most Q - 67 m long, so that 66 m ahead never leave the array. Q is 257, or 513 for a longer
-    loop.
+    Samples past the end of an open path continue straight on. closed: bool [N]: a loop, at most Q - 34 m long, whose
+    samples past `length` go round again. Compiled scenes have Q = 257, so that a path ends after 256 m.
     """
 
     x: Array

@@ -16,11 +16,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Int32, Key, Shaped
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving._settings import check_settings
 from gleanings.driving._step import first_state, next_state
-from gleanings.driving.agents import Policy, SimAgent, selected
+from gleanings.driving.agents import LogPlayback, Policy, SimAgent, selected
 from gleanings.driving.config import ObserveConfig, SimConfig
-from gleanings.driving.dynamics import Dynamics, Scalar, limits_of
-from gleanings.driving.metrics import check_names
+from gleanings.driving.dynamics import Bicycle, Dynamics, Scalar, limits_of
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Pose, Scene, Trajectory
 from gleanings.driving.state import Rollout, SimState, StepOutput
@@ -42,9 +42,10 @@ class ActionSpec(NamedTuple):
 class Simulator(eqx.Module):
     """A simulator without state of its own. Methods take one scene, whose arrays may be NumPy's.
 
-    dynamics: of the controlled objects. agents: moves all others. reward(scene, previous, state, metrics) -> [N];
-    its attribute `names`, if it has one, lists the metrics it needs; None: 0. observation: an `ObserveConfig` or a
-    function of (scene, state); None: none. ConfigError: unknown metrics, settings that cannot be meant.
+    dynamics: of the controlled objects, `Bicycle` if not given. agents: moves all others, `LogPlayback` if not given.
+    reward(scene, previous, state, metrics) -> [N]; its attribute `names`, if it has one, lists the metrics it needs;
+    None: 0. observation: an `ObserveConfig` or a function of (scene, state); None: none. ConfigError: unknown metrics,
+    settings that cannot be meant.
     """
 
     config: SimConfig = eqx.field(static=True)
@@ -57,14 +58,18 @@ class Simulator(eqx.Module):
         self,
         config: SimConfig | None = None,
         *,
-        dynamics: Dynamics,
-        agents: SimAgent,
+        dynamics: Dynamics | None = None,
+        agents: SimAgent | None = None,
         reward: Reward | None = None,
         observation: ObserveConfig | Callable[[Scene, SimState], Any] | None = None,
     ) -> None:
         self.config = SimConfig() if config is None else config
-        self.dynamics, self.agents, self.reward, self.observation = dynamics, agents, reward, observation
-        _check(self.config, self.names)
+        self.dynamics = Bicycle() if dynamics is None else dynamics
+        self.agents = LogPlayback() if agents is None else agents
+        self.reward, self.observation = reward, observation
+        if not isinstance(self.dynamics, Dynamics) or not isinstance(self.agents, SimAgent):
+            raise ConfigError(f"dynamics and agents are objects such as Bicycle() and IDM(), not {dynamics}, {agents}")
+        check_settings(self.config, self.names)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,6 +123,7 @@ class Simulator(eqx.Module):
         ConfigError: no object to control (where the scene is not traced), a start outside the log.
         """
         self.check(scene)
+        _check_key(key)
         return first_state(self, _on_device(scene), key, jnp.asarray(index, jnp.int32))
 
     def step(self, scene: Scene, state: SimState, action: Any, key: Key[Array, ""]) -> tuple[SimState, StepOutput]:
@@ -148,7 +154,10 @@ class Simulator(eqx.Module):
         if state is None:
             self.check(scene)
         key = jax.random.key(0) if key is None else key
+        _check_key(key)
         steps = self._steps(scene, state) if steps is None else steps
+        if steps < 0:
+            raise ConfigError(f"steps is {steps}; expected 0 or more")
         return _rollout(self, _on_device(scene), policy, key, steps, record, state)
 
     def start(self, scene: Scene) -> Int32[Array, ""]:
@@ -166,7 +175,9 @@ class Simulator(eqx.Module):
         return max(last - int(now), 0)
 
     def check(self, scene: Scene) -> None:
-        """ConfigError where nobody would take actions, or the start lies outside the log."""
+        """ConfigError where nobody would take actions, the start lies outside the log, or it is not one scene."""
+        if not isinstance(scene, Scene) or np.ndim(scene.log.x) != 2:
+            raise ConfigError("expected one Scene: jax.vmap this method over a stack, or give a list to `evaluate`")
         steps, start = scene.log.x.shape[0], self.config.start
         if start is not None and start >= steps - 1:
             raise ConfigError(f"start {start} leaves no step: the log has {steps} states")
@@ -178,26 +189,13 @@ class Simulator(eqx.Module):
             missing = sorted(set(controlled) - set(ids))
             if missing:
                 raise ConfigError(f"controlled={controlled}: no object has id {missing}; ids here: {ids}")
-        elif controlled == "sdc" and not np.asarray(self.controlled(scene)).any():
+        elif controlled == "sdc" and not np.asarray(scene.objects.is_sdc).any():
             raise ConfigError('controlled="sdc": this scene has no ego; use "vehicles", "all", "predict" or ids')
 
 
-def _check(config: SimConfig, names: tuple[str, ...]) -> None:
-    """ConfigError for settings that cannot be meant."""
-    try:
-        hash(config)
-    except TypeError:
-        raise ConfigError("SimConfig holds a list: metrics, terminate_on and controlled are tuples") from None
-    check_names(names)
-    if config.start is not None and config.start < 0:
-        raise ConfigError(f"start {config.start}: 0 or more")
-    if config.steps is not None and config.steps < 1:
-        raise ConfigError(f"steps {config.steps}: 1 or more")
-    if config.history < 0:
-        raise ConfigError(f"history {config.history}: 0 or more")
-    known = ("sdc", "all", "vehicles", "predict")
-    if not isinstance(config.controlled, tuple) and config.controlled not in known:
-        raise ConfigError(f"controlled={config.controlled!r}: {', '.join(known)} or a tuple of ids")
+def _check_key(key: Any) -> None:
+    if not hasattr(key, "dtype") or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise ConfigError(f"key is {key!r}; expected a typed key such as jax.random.key(0)")
 
 
 def _on_device(scene: Scene) -> Scene:

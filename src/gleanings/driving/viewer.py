@@ -31,6 +31,8 @@ def save_replay(scene: Scene, rollout: Any, path: str | Path, *, title: str | No
     rollout: a `Rollout` with a trajectory, a `Trajectory`, a list or a dict (name -> one of these) to choose from on
     the page, or None for the log alone. ConfigError: a rollout without trajectory, or of another scene.
     """
+    if np.ndim(scene.dt):
+        raise ConfigError("expected one scene, not a stack")
     parts = {name: _rollout(scene, one, name) for name, one in _named(rollout).items()}
     payload = {**_scene(scene), "rollouts": list(parts.values())}
     template = resources.files("gleanings.driving").joinpath("viewer.html").read_text(encoding="utf-8")

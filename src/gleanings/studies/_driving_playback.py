@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Key
 
 from gleanings.driving.agents import LogPlayback
 from gleanings.driving.config import SimConfig
@@ -34,7 +34,7 @@ def playback(family: str, seed: int, count: int, objects: int, steps: int, arms:
 
 def measured(scenes: Sequence[Scene], steps: int | None, arms: Sequence[str]) -> dict[str, Any]:
     """By arm, one value a scene: sdc_contact, sdc_off_road; of the moving vehicles how many there are, how many touch
-    something or leave the road, and the mean of their ADE in metres (None where there are none)."""
+    something or leave the road, and the mean ADE in metres of those whose log has no gap (None where there are none)."""
     found: dict[str, Any] = {arm: [{} for _ in scenes] for arm in arms}
     for length in sorted({_steps(scene, steps) for scene in scenes}):
         alike = [index for index, scene in enumerate(scenes) if _steps(scene, steps) == length]
@@ -67,6 +67,13 @@ def _simulator(arm: str) -> tuple[Simulator, Any]:
     return Simulator(config, dynamics=dynamics, agents=LogPlayback()), expert(dynamics)
 
 
+def _gapless(scene: Scene) -> Bool[Array, " N"]:
+    """Objects that the log holds at every step from the start, or their first one, to their last one."""
+    step = jnp.arange(scene.log.x.shape[0])[:, None]
+    within = (step >= jnp.maximum(scene.objects.first, scene.start)) & (step <= scene.objects.last)
+    return jnp.all(jnp.asarray(scene.log.valid) | ~within, axis=0)
+
+
 @eqx.filter_jit
 def _run(sim: Simulator, policy: Any, scenes: Scene, steps: int) -> dict[str, Array]:
     def one(scene: Scene, key: Key[Array, ""]) -> dict[str, Array]:
@@ -74,7 +81,7 @@ def _run(sim: Simulator, policy: Any, scenes: Scene, steps: int) -> dict[str, Ar
         values, moving = per_object(scene, rollout), chosen(scene, rollout, "moving")
         sdc = jnp.asarray(scene.objects.is_sdc)
         ade, known = values["ade_m"]
-        counted = moving & known
+        counted = moving & known & _gapless(scene)
         mean = jnp.where(counted, ade, 0.0).sum() / counted.sum()  # NaN, and so None, where there are none
         found = {"sdc_contact": (values["collision"].value & sdc).any()}
         found["sdc_off_road"] = (values["off_road"].value & sdc).any()

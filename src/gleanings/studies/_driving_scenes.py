@@ -20,7 +20,7 @@ from gleanings.driving.readers.detect import SceneError
 from gleanings.driving.scene import Scene
 from gleanings.driving.stack import grow, sizes_of
 
-FIRST_SEED = 1000  # smaller seeds were seen in pilots
+FIRST_SEED = 5000  # smaller seeds were seen in pilots
 REFERENCE_OBJECTS = 128
 REFERENCE_POINTS = 20_000
 # Sizes that hold the scenes of all families; a larger scene keeps its own and is compiled for apart.

@@ -3,7 +3,7 @@
 Claim: simulation of logs that runs inside the accelerator's program is fast and scales with the batch, and agents that
 react matter as soon as the ego does not do what it did.
 
-Protocol, differences from the paper and the decision rule are in the texts below; they were written before the code.
+Protocol, differences from the paper and the decision rule are in the texts below, with what pilots changed in them.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ overfitting could not be verified; none of their numbers is quoted.
 """
 
 PROTOCOL = """
-- Scenes: sixteen generated families, seeds from 1000 on, 91 states 0.1 s apart, the first ten of which are history; and
+- Scenes: sixteen generated families, seeds from 5000 on, 91 states 0.1 s apart, the first ten of which are history; and
   the scenes of `--data` that have an ego.
 - A, speed: one scene of 128 objects and 20,000 map points, made of six families side by side; a batch holds copies of
   it, each in memory of its own. The ego coasts through `Bicycle`, the others replay. Rows: step without metrics; step
@@ -45,7 +45,8 @@ PROTOCOL = """
   two. It runs alone, before the other parts.
 - B, playback: all as logged; and the vehicles by the expert, the inverse of the dynamics on the log, through `Bicycle`,
   `Discrete` (13 x 21 bins) and `DeltaLocal`. A vehicle is followed as long as its log lasts. Counted: contact and
-  off-road at any step, for the ego and for the moving vehicles (log extent above 5 m), and their ADE.
+  off-road at any step, for the ego and for the moving vehicles (log extent above 5 m), and the ADE of those whose log
+  has no gap.
 - C, reactivity: the ego follows its logged path through `Bicycle`, from the start on braking at 1 or at 3 m/s² to a
   standstill, or at 0.6 of the logged speed, to which it slows at 2 m/s². The others replay, or vehicles and cyclists
   drive by IDM. Counted: runs in which the ego touches something and its first contact is not its fault (it stood, or
@@ -61,6 +62,9 @@ DEVIATIONS = """
 - Scenes are generated unless `--data` names logs; the paper's logs may not be passed on.
 - Metrics, dynamics and agents are ours, written from textbook kinematics; limits and time gaps are ours too.
 - Rule A compares with limits set before on AMD EPYC processors and with our own dense twin, not with the paper's table.
+- Pilots on other seeds and on one shared scene came first. After them, and before the seeds judged here were drawn,
+  part A came to time whole episodes and the observation, a vehicle came to leave with the end of its log in part B, and
+  ADE came to leave out vehicles with gaps in their logs, in which the expert coasts, and to hold apart for given scenes.
 - The dense twin is the library's, which is vectorised; `benchmarks/driving.py` has one that takes an argmin.
 """
 
@@ -110,7 +114,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(("straight", "merge"), 1, 32, 20, ("log",), (1,), (), 3000, every=False),
-    "quick": Scale(tuple(FAMILIES), 8, 64, 80),
+    "quick": Scale(tuple(FAMILIES), 8, 64, 80, dense=(1, 16)),
     "full": Scale(tuple(FAMILIES), 40, 128, 80),
 }
 
