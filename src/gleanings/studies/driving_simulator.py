@@ -62,9 +62,9 @@ DEVIATIONS = """
 - Scenes are generated unless `--data` names logs; the paper's logs may not be passed on.
 - Metrics, dynamics and agents are ours, written from textbook kinematics; limits and time gaps are ours too.
 - Rule A compares with limits set before on AMD EPYC processors and with our own dense twin, not with the paper's table.
-- Pilots on other seeds and on one shared scene came first. After them, and before the seeds judged here were drawn,
-  part A came to time whole episodes and the observation, a vehicle came to leave with the end of its log in part B, and
-  ADE came to leave out vehicles with gaps in their logs, in which the expert coasts, and to hold apart for given scenes.
+- Pilots on other seeds and on one shared scene came first. After them, before the seeds judged here were drawn, part A
+  came to time whole episodes and the observation; in part B a vehicle came to leave with the end of its log, and ADE
+  to leave out vehicles with gaps in their logs, where the expert coasts, and to hold apart for given scenes.
 - The dense twin is the library's, which is vectorised; `benchmarks/driving.py` has one that takes an argmin.
 """
 
