@@ -34,7 +34,7 @@ def playback(family: str, seed: int, count: int, objects: int, steps: int, arms:
 
 def measured(scenes: Sequence[Scene], steps: int | None, arms: Sequence[str]) -> dict[str, Any]:
     """By arm, one value a scene: sdc_contact, sdc_off_road; of the moving vehicles how many there are, how many touch
-    something or leave the road, and the mean ADE in metres of those without gaps in their logs (None: there are none)."""
+    something or leave the road, and the mean ADE of those without gaps in their logs, m (None: there are none)."""
     found: dict[str, Any] = {arm: [{} for _ in scenes] for arm in arms}
     for length in sorted({_steps(scene, steps) for scene in scenes}):
         alike = [index for index, scene in enumerate(scenes) if _steps(scene, steps) == length]
