@@ -21,7 +21,8 @@ from gleanings.driving.stack import grow, sizes_of, text_array
 _DEFAULT = CompileConfig()
 _OBJECTS, _SEGMENTS, _WINDOWS = (32, 64, 128, 256), (1024, 2048, 4096, 8192, 16384), (32, 64, 96, 128, 256)
 # Smallest sizes by letter; above them powers of two, so that scenes of one kind share their shapes.
-_LEAST = {"C": 16384, "I": 16384, "J": 16384, "P": 1024, "L": 128, "S": 16, "R": 4096}
+_ROAD = (4096, 6144, 8192, 12288, 16384)  # steps of less than two: every observation looks at all of them
+_LEAST = {"C": 16384, "I": 16384, "J": 16384, "P": 1024, "L": 128, "S": 16}
 _MOST = {
     "E": (65535, "road edge segments"),
     "P": (65535, "lane segments"),
@@ -103,6 +104,7 @@ def _buckets(scene: Scene, config: CompileConfig) -> dict[str, int]:
     chosen = {letter: _power(sizes[letter], least) for letter, least in _LEAST.items()}
     chosen |= {letter: _bucket(sizes[letter], _WINDOWS) for letter in "MK"}
     chosen["N"] = config.objects or _bucket(sizes["N"], _OBJECTS)
+    chosen["R"] = _bucket(sizes["R"], _ROAD)
     chosen["E"] = config.segments or _bucket(sizes["E"], _SEGMENTS)
     # Windows reach beyond the last list, so that the entries need room for the rest of a window.
     for count, window in (("I", "M"), ("J", "K")):

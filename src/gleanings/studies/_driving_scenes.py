@@ -24,7 +24,7 @@ FIRST_SEED = 5000  # smaller seeds were seen in pilots
 REFERENCE_OBJECTS = 128
 REFERENCE_POINTS = 20_000
 # Sizes that hold the scenes of all families; a larger scene keeps its own and is compiled for apart.
-_COMMON = {"E": 1024, "C": 65536, "I": 32768, "M": 256, "P": 1024, "L": 128, "J": 32768, "K": 64, "S": 16, "R": 8192}
+_COMMON = {"E": 1024, "C": 131072, "I": 33024, "M": 256, "P": 1024, "L": 128, "J": 32768, "K": 64, "S": 16, "R": 8192}
 _TILES = ("four_way_signal", "roundabout", "merge", "overpass", "t_junction", "weave")
 _TILE_M = 400.0
 _MOST_SCENES = 1000

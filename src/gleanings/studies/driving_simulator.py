@@ -54,7 +54,7 @@ PROTOCOL = """
 - C, controls: null arm, the ego is the expert; oracle arm, all replayed: the ego has no contact.
 - Intervals are 95 % bootstrap intervals over scenes, 10,000 draws. No scene is dropped.
 
-Size quick: 8 scenes a family, 64 object slots, 80 steps. Size full: 40 scenes a family, 128 slots, 80 steps. Scenes of
+Size quick: 8 scenes a family, 64 object slots, 80 steps, batches of 1, 16 and 64. Size full: 40 scenes a family, 128 slots, 80 steps. Scenes of
 `--data` run to the end of their logs.
 """
 
@@ -114,7 +114,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(("straight", "merge"), 1, 32, 20, ("log",), (1,), (), 3000, every=False),
-    "quick": Scale(tuple(FAMILIES), 8, 64, 80, dense=(1, 16)),
+    "quick": Scale(tuple(FAMILIES), 8, 64, 80, batches=(1, 16, 64), dense=(1,)),
     "full": Scale(tuple(FAMILIES), 40, 128, 80),
 }
 
