@@ -54,8 +54,8 @@ PROTOCOL = """
 - C, controls: null arm, the ego is the expert; oracle arm, all replayed: the ego has no contact.
 - Intervals are 95 % bootstrap intervals over scenes, 10,000 draws. No scene is dropped.
 
-Size quick: 8 scenes a family, 64 object slots, 80 steps, batches of 1, 16 and 64. Size full: 40 scenes a family, 128 slots, 80 steps. Scenes of
-`--data` run to the end of their logs.
+Size quick: 8 scenes a family, 64 object slots, 80 steps, batches of 1, 16 and 64. Size full: 40 scenes a family, 128
+slots, 80 steps. Scenes of `--data` run to the end of their logs.
 """
 
 DEVIATIONS = """
