@@ -57,7 +57,9 @@ let left = 60;
 const wait = setInterval(() => {
   if (at() === 0 && --left) return;
   clearInterval(wait);
-  said.ran = at(); $("play").click(); said.paused = document.body.dataset.playing;
+  said.ran = at(); $("play").click();
+  go(4); chosen = scene.ego; draw(); said.seen = Number(document.body.dataset.witnesses);
+  go(5); said.unseen = Number(document.body.dataset.witnesses); said.paused = document.body.dataset.playing;
   const result = document.createElement("pre"); result.id = "said"; result.textContent = JSON.stringify(said);
   document.body.append(result);
 }, 100);
