@@ -285,7 +285,7 @@ class _Paths:
 
     def __init__(self, scene: Scene, first: int) -> None:
         self.scene, n = scene, len(scene.objects.kind)
-        self.arc, self.was = np.full(n, np.nan), np.zeros(n, bool)
+        self.was = np.zeros(n, bool)
         self.unsure = np.zeros(n, bool)
         self.start, self.logged = np.zeros(n), np.zeros(n)
         log = scene.log
@@ -297,6 +297,21 @@ class _Paths:
                     self.start[i], self.was[i] = arc, True
             self.logged[i] = 0.0 if np.isnan(arc) else self.gained(i, arc)
         self.was[:] = False
+        self.arc = np.array([self.travelled(i, first) for i in range(n)])
+        self.last = Trajectory(*(np.zeros(n) for _ in Trajectory._fields))
+
+    def travelled(self, i: int, first: int) -> float:
+        """Length of the log up to step `first`."""
+        x, y = (np.asarray(v[: first + 1, i], float)[self.scene.log.valid[: first + 1, i]] for v in self.scene.log[:2])
+        return float(np.hypot(np.diff(x), np.diff(y)).sum())
+
+    def enter(self, i: int, x: float, y: float) -> tuple[float, bool]:
+        """Sample of the path near (x, y) and not far from the last arc, and whether another limb is about as good."""
+        arcs = np.arange(self.scene.paths.x.shape[1])
+        apart = np.hypot(self.scene.paths.x[i] - x, self.scene.paths.y[i] - y) ** 2
+        cost = apart + 0.02 * (arcs - self.arc[i]) ** 2
+        best = int(cost.argmin())
+        return float(best), bool((cost < cost[best] + 80)[abs(arcs - best) > 24].any())
 
     def project(self, i: int, x: float, y: float, hint: float) -> tuple[float, float, bool]:
         """Arc, distance and doubt, within 15 m of `hint`; NaN: anywhere."""
@@ -324,13 +339,15 @@ class _Paths:
         n, has = len(now.x), np.asarray(self.scene.paths.length) > 0
         distance = np.zeros(n)
         for i in np.flatnonzero(now.valid & has).tolist():
-            hint = self.arc[i] if self.was[i] else np.nan
+            went = np.array([now.x[i] - self.last.x[i], now.y[i] - self.last.y[i]])
+            expected = self.arc[i] + went @ [np.cos(self.last.yaw[i]), np.sin(self.last.yaw[i])]
+            hint, lost = (expected, False) if self.was[i] else self.enter(i, now.x[i], now.y[i])
             self.arc[i], distance[i], rival = self.project(i, now.x[i], now.y[i], hint)
             if self.scene.paths.closed[i]:  # the second round has other chords: the point is that of the first
                 px, py = (np.interp(self.arc[i], np.arange(len(v[i])), v[i]) for v in self.scene.paths[:2])
                 distance[i] = np.hypot(now.x[i] - px, now.y[i] - py)
-            self.unsure[i] |= rival
-        self.was = now.valid.copy()
+            self.unsure[i] |= rival or lost
+        self.was, self.last = now.valid.copy(), now
         mask = now.valid & has
         full = self.scene.paths.x.shape[1] - 1  # a path of this length is cut, not over
         on_path = mask & (np.asarray(self.scene.paths.closed) | (np.nan_to_num(self.arc) < full))

@@ -1,5 +1,7 @@
 """Metrics of situations whose answer is known."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -160,11 +162,38 @@ def test_route_and_progress(driven):
     np.testing.assert_allclose(driven["progress_ratio"][0][-1, :4], 1, atol=1e-4)
 
 
-def test_a_log_longer_than_the_longest_path_is_not_off_it():
-    scene = compile_scene(raw_scene([driving(35.0)], straight_road()))
-    found = measure(scene, scene.log, ("off_route", "off_route_m"))
+@pytest.mark.parametrize(("speed", "samples"), [(20.0, 257), (35.0, 513), (120.0, 1025)])
+def test_a_path_is_as_long_as_its_log_up_to_a_kilometre_and_no_log_is_off_it(speed, samples):
+    scene = compile_scene(raw_scene([driving(speed)], straight_road()))
+    assert scene.paths.x.shape[1] == samples
+    found = measure(scene, scene.log, ("off_route", "off_route_m", "progress_m"))
     assert not found["off_route"].value.any()
-    assert found["off_route_m"].mask[:, 0].tolist() == [3.5 * t < 256 for t in range(1, 91)]
+    arcs = speed / 10 * np.arange(1, 91)
+    assert found["off_route_m"].mask[:, 0].tolist() == (arcs < 1024).tolist()
+    np.testing.assert_allclose(found["progress_m"].value[:, 0], np.minimum(arcs, 1024) - speed, atol=0.02)  # start: 1 s
+
+
+def test_a_step_of_half_a_second_at_highway_speed_keeps_its_place_on_the_path():
+    raw = raw_scene([driving(175.0)], straight_road())
+    scene = compile_scene(dataclasses.replace(raw, times=5 * raw.times))
+    found = measure(scene, scene.log, ("off_route_m", "progress_m"))
+    arcs = 17.5 * np.arange(1, 91)
+    np.testing.assert_allclose(found["progress_m"].value[:, 0], np.minimum(arcs, 1024) - 175, atol=0.02)
+    assert found["off_route_m"].value.max() < 0.02
+
+
+def test_a_car_starts_on_the_first_round_of_a_path_that_goes_round_twice():
+    scene = street([track(drive(0, 0, 0, 10, STEPS))], *NO_LIGHTS)
+    turn = np.arange(257) / 35.4  # 222 m a round
+    paths = [np.array(field) for field in scene.paths]
+    paths[0][0], paths[1][0], paths[4][0] = 35.4 * np.sin(turn), 35.4 * (1 - np.cos(turn)), 256
+    at = 4 + np.arange(STEPS)
+    x, y, yaw = (np.array(field) for field in (scene.log.x, scene.log.y, scene.log.yaw))
+    x[:, 0], y[:, 0], yaw[:, 0] = np.interp(at, np.arange(257), paths[0][0]), paths[1][0][at], at / 35.4
+    scene = scene._replace(paths=type(scene.paths)(*paths), log=scene.log._replace(x=x, y=y, yaw=yaw))
+    found = measure(scene, scene.log, ("off_route_m", "progress_m"))
+    np.testing.assert_allclose(found["off_route_m"].value[:, 0], 0, atol=1e-3)
+    np.testing.assert_allclose(found["progress_m"].value[:, 0], np.arange(1, STEPS), atol=1e-2)
 
 
 def test_what_has_no_log_has_no_metrics_of_it(driven):

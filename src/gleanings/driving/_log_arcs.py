@@ -18,14 +18,8 @@ def log_arcs(scene: Scene, start: Int32[Array, ""]) -> tuple[Float32[Array, " N"
     scene alone, so XLA moves it out of a rollout's loop.
     """
     log, paths = scene.log, scene.paths
-    steps = jnp.arange(log.x.shape[0])[:, None]
-    # Steps between neighbouring valid poses: each pose is measured from the last valid one before it.
-    held = jax.lax.cummax(jnp.where(log.valid, steps, -1), axis=0)
-    before = jnp.clip(jnp.concatenate([held[:1], held[:-1]]), 0)
-    dx, dy = (v - jnp.take_along_axis(v, before, axis=0) for v in (log.x, log.y))
-    moved = jnp.where(log.valid & (steps > scene.objects.first), jnp.hypot(dx, dy), 0.0)
-    travelled = jnp.cumsum(moved, axis=0)
-    later = log.valid & (steps >= start)
+    travelled = jnp.cumsum(log_moves(scene), axis=0)
+    later = log.valid & (jnp.arange(log.x.shape[0])[:, None] >= start)
     begin = jnp.where(later.any(0), jnp.argmax(later, axis=0), 0)
     last = jnp.clip(scene.objects.last, 0)
 
@@ -34,3 +28,13 @@ def log_arcs(scene: Scene, start: Int32[Array, ""]) -> tuple[Float32[Array, " N"
         return project(paths.x, paths.y, paths.length, paths.closed, x, y, hint)[0]
 
     return arc_at(begin), arc_at(last)
+
+
+def log_moves(scene: Scene) -> Float32[Array, "T N"]:
+    """Plan distance, m, of each valid logged pose from the last valid one before it; 0 elsewhere."""
+    log = scene.log
+    steps = jnp.arange(log.x.shape[0])[:, None]
+    held = jax.lax.cummax(jnp.where(log.valid, steps, -1), axis=0)
+    before = jnp.clip(jnp.concatenate([held[:1], held[:-1]]), 0)
+    dx, dy = (v - jnp.take_along_axis(v, before, axis=0) for v in (log.x, log.y))
+    return jnp.where(log.valid & (steps > scene.objects.first), jnp.hypot(dx, dy), 0.0)

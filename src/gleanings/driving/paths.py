@@ -11,21 +11,21 @@ from gleanings.driving.match import AHEAD_M, AHEAD_RAD, Candidates, LaneIndex, f
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Paths
 
-SAMPLES = 257
-_LONGEST_LOOP, _SHORTEST_LOOP = SAMPLES - 34.0, 20.0
+_LENGTHS = (256, 512, 1024)  # m, of the paths of a scene: the first that holds every logged way and _FURTHER
+_FURTHER, _LOOP_ROOM, _SHORTEST_LOOP = 64, 33, 20
 _THIN_M, _STANDING_M, _MERGE_M, _CLOSE_M = 0.5, 2.0, 8.0, 2.0
 Line = Float[np.ndarray, "_ 3"]
 
 
 def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
-    """A path of 1 m samples for each track; see `scene.Paths`.
+    """A path of 1 m samples for each track; see `scene.Paths`. All are of one length: 256 m, more for fast or long logs.
 
     Logged positions at least 0.5 m apart, then along the lane of the last pose (within 2 m and 45 degrees) and its
     straightest successors, which the path joins within 8 m and with whose last it ends; straight on where there is no
     lane. The path of what moved less than 2 m, or on the whole backwards, starts along its yaw. A path that comes back
     to its start within 2 m and 45 degrees is closed. Pedestrians and others leave the lanes alone.
     """
-    kept = thin_log(tracks)
+    kept, size = thin_log(tracks)
     standing = extents(tracks) < _STANDING_M
     points, yaw, there = _packed(tracks, kept)
     rows = match_lanes(index, points, yaw, there)
@@ -33,23 +33,27 @@ def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
     logged = [_logged(tracks, k, points[k][there[k]], bool(standing[k])) for k in range(len(standing))]
     ends, begins = np.array([line[-1] for line, _ in logged]), np.array([begin for _, begin in logged])
     near = index.near(ends, begins)
-    samples = np.zeros((len(logged), SAMPLES, 3))
+    samples = np.zeros((len(logged), size + 1, 3))
     length, closed = np.zeros(len(logged)), np.zeros(len(logged), bool)
     for k, (line, begin) in enumerate(logged):
         place = _place(near, k, int(rows[k, there[k].sum() - 1])) if drives[k] else None
-        samples[k], length[k] = _sampled(*_joined(line, begin, place and _along_lanes(index, *place)))
+        samples[k], length[k] = _sampled(*_joined(line, begin, place and _along_lanes(index, *place, size), size), size)
         loop = _loop(samples[k], length[k], line)
         if loop is not None:
             samples[k], length[k], closed[k] = *loop, True
-    used = ((np.arange(SAMPLES) <= length[:, None]) | closed[:, None]) & drives[:, None]
+    used = ((np.arange(size + 1) <= length[:, None]) | closed[:, None]) & drives[:, None]
     limit = _limits(index, samples, used)
     x, y, z = samples.astype(np.float32).transpose(2, 0, 1).copy()
     return Paths(x, y, z, limit.astype(np.float32), length.astype(np.float32), closed)
 
 
-def thin_log(tracks: Tracks) -> Bool[np.ndarray, "T K"]:
-    """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step; none behind the
-    length of a path, and none at which a vehicle or cyclist stands behind the last one: rolling back would fold it."""
+def thin_log(tracks: Tracks) -> tuple[Bool[np.ndarray, "T K"], int]:
+    """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step, and how long, m,
+    the paths of these tracks are to be.
+
+    No step past that length, and none at which a vehicle or cyclist stands behind the last one: rolling back would
+    fold its path.
+    """
     drives = np.isin(tracks.kind, (Kind.VEHICLE, Kind.CYCLIST))
     kept = np.zeros_like(tracks.valid)
     at, gone = np.full((len(tracks.index), 2), np.nan), np.zeros(len(tracks.index))
@@ -57,10 +61,11 @@ def thin_log(tracks: Tracks) -> Bool[np.ndarray, "T K"]:
         step = (place - at).T
         away = np.hypot(*step)  # NaN at the first valid pose
         behind = drives & (step[0] * np.cos(tracks.yaw[t]) + step[1] * np.sin(tracks.yaw[t]) < 0)
-        kept[t] = valid & ~(away < _THIN_M) & ~behind & (gone < SAMPLES)
+        kept[t] = valid & ~(away < _THIN_M) & ~behind & (gone <= _LENGTHS[-1])
         gone[kept[t]] += np.nan_to_num(away[kept[t]])
         at[kept[t]] = place[kept[t]]
-    return kept
+    longest = gone[drives].max(initial=0.0) + _FURTHER
+    return kept, next((length for length in _LENGTHS if longest <= length), _LENGTHS[-1])
 
 
 def _packed(
@@ -99,9 +104,9 @@ def _place(found: Candidates, k: int, row: int) -> tuple[int, float] | None:
     return int(found.row[k, choice]), float(found.arc[k, choice])
 
 
-def _along_lanes(index: LaneIndex, row: int, arc: float) -> Line | None:
-    """The lane from `arc` on and its straightest successors, at least 256 m if there is as much. None: it ends here."""
-    line = np.concatenate([index.graph.lane(one) for one in follow(index, row, arc, SAMPLES + 0.0)])
+def _along_lanes(index: LaneIndex, row: int, arc: float, size: int) -> Line | None:
+    """The lane from `arc` on and its straightest successors, at least `size` m if there is as much. None: it ends."""
+    line = np.concatenate([index.graph.lane(one) for one in follow(index, row, arc, size + 1.0)])
     reached = _arcs(line)
     ahead = np.searchsorted(reached, arc, side="right")
     begin = np.array([np.interp(arc, reached, line[:, axis]) for axis in range(3)])
@@ -113,42 +118,44 @@ def _arcs(line: Line) -> Float[np.ndarray, " P"]:
     return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line[:, :2], axis=0).T))])
 
 
-def _joined(line: Line, yaw: float, ahead: Line | None) -> tuple[Line, bool]:
-    """`line` continued along `ahead`, which a cubic Hermite curve meets after 8 m; whether it goes straight on."""
+def _joined(line: Line, yaw: float, ahead: Line | None, size: int) -> tuple[Line, bool]:
+    """`line` continued along `ahead`, which a cubic Hermite curve meets after 8 m; whether it goes straight on (by
+    `size` m, as nothing is ahead)."""
     tangent = np.array([np.cos(yaw), np.sin(yaw), 0.0])
     if ahead is None:
-        return np.vstack([line, line[-1] + (SAMPLES + 1.0) * tangent]), True
+        return np.vstack([line, line[-1] + (size + 2.0) * tangent]), True
     reached = _arcs(ahead)
-    size = min(_MERGE_M, reached[-1])
-    meet = min(int(np.searchsorted(reached, size, side="right")), len(ahead) - 1)
-    onto = np.array([np.interp(size, reached, ahead[:, axis]) for axis in range(3)])
+    merge = min(_MERGE_M, reached[-1])
+    meet = min(int(np.searchsorted(reached, merge, side="right")), len(ahead) - 1)
+    onto = np.array([np.interp(merge, reached, ahead[:, axis]) for axis in range(3)])
     way = ahead[meet] - ahead[meet - 1]
     way = way / max(np.hypot(way[0], way[1]), 1e-9)
     u = np.linspace(0, 1, 9)[1:, None]
     curve = (1 + 2 * u) * (1 - u) ** 2 * line[-1] + u**2 * (3 - 2 * u) * onto
-    curve = curve + size * (u * (1 - u) ** 2 * tangent - u**2 * (1 - u) * way)
+    curve = curve + merge * (u * (1 - u) ** 2 * tangent - u**2 * (1 - u) * way)
     curve[:, 2:] = (1 - u) * line[-1, 2] + u * onto[2]
-    rest = ahead[reached > size + 1e-6]
+    rest = ahead[reached > merge + 1e-6]
     return np.vstack([line, curve, rest]), False
 
 
-def _sampled(line: Line, straight: bool) -> tuple[Float[np.ndarray, "Q 3"], float]:
-    """Samples a metre apart and the length, at most 256 m; past its end a line goes straight on, level."""
+def _sampled(line: Line, straight: bool, size: int) -> tuple[Float[np.ndarray, "Q 3"], float]:
+    """Samples a metre apart and the length, at most `size` m; past its end a line goes straight on, level."""
     reached = _arcs(line)
     if not straight:
         way = line[-1] - line[-2]
         way = np.array([*way[:2] / max(np.hypot(way[0], way[1]), 1e-9), 0.0])
-        line = np.vstack([line, line[-1] + (SAMPLES + 1.0) * way])
+        line = np.vstack([line, line[-1] + (size + 2.0) * way])
     along = _arcs(line)
-    samples = np.stack([np.interp(np.arange(SAMPLES), along, line[:, axis]) for axis in range(3)], axis=1)
-    return samples, min(float(reached[-1]), SAMPLES - 1.0)
+    samples = np.stack([np.interp(np.arange(size + 1), along, line[:, axis]) for axis in range(3)], axis=1)
+    return samples, min(float(reached[-1]), float(size))
 
 
 def _loop(
     samples: Float[np.ndarray, "Q 3"], length: float, logged: Line
 ) -> tuple[Float[np.ndarray, "Q 3"], float] | None:
     """The samples of a loop and its length, if the path comes back to its start and the log stays on it."""
-    low, high = int(_SHORTEST_LOOP), int(min(length, _LONGEST_LOOP))
+    longest = len(samples) - 1 - _LOOP_ROOM
+    low, high = _SHORTEST_LOOP, int(min(length, longest))
     if high <= low:
         return None
     away = np.linalg.norm(samples[low : high + 1] - samples[0], axis=1)
@@ -168,9 +175,9 @@ def _loop(
     ring = np.vstack([ring + (samples[0] - end) * share**2 * (3 - 2 * share), samples[:1]])
     off = np.min(np.linalg.norm(logged[:, None] - ring[None], axis=2), axis=1)
     along = _arcs(ring)
-    if off.max() > _CLOSE_M + 0.5 or along[-1] > _LONGEST_LOOP:
+    if off.max() > _CLOSE_M + 0.5 or along[-1] > longest:
         return None
-    at = np.arange(SAMPLES) % along[-1]
+    at = np.arange(len(samples)) % along[-1]
     return np.stack([np.interp(at, along, ring[:, axis]) for axis in range(3)], axis=1), float(along[-1])
 
 
@@ -200,7 +207,7 @@ def light_arcs(
     arcs = np.full((len(paths.length), len(x)), np.inf, np.float32)
     dx, dy = np.diff(paths.x, axis=1), np.diff(paths.y, axis=1)
     square, way = np.maximum(dx**2 + dy**2, 1e-9), np.arctan2(dy, dx)
-    inside = np.arange(SAMPLES - 1) < paths.length[:, None]
+    inside = np.arange(dx.shape[1]) < paths.length[:, None]
     rows: Int[np.ndarray, " K"] = np.arange(len(arcs))
     for s in range(len(x)):
         rx, ry = x[s] - paths.x[:, :-1], y[s] - paths.y[:, :-1]

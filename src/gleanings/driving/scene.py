@@ -134,7 +134,7 @@ class Paths(NamedTuple):
 
     Sample q stands at arc q metres; z is the height of the road, not of a box centre. length: m [N], 0: no path.
     Samples past the end of an open path continue straight on. closed: bool [N]: a loop, at most Q - 34 m long, whose
-    samples past `length` go round again. Compiled scenes have Q = 257, so that a path ends after 256 m.
+    samples past `length` go round again. Compiled scenes have Q = 257; 513 or 1025 where a logged way needs it.
     """
 
     x: Array
