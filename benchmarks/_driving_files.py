@@ -6,9 +6,9 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from _driving_scene import Reference
+from _results import Row, Target
 from _timing import interleave, summary, timer
 
 from gleanings.driving.compile import compile_scene
@@ -17,8 +17,6 @@ from gleanings.driving.load import load_scenes
 from gleanings.driving.readers.detect import iter_raw
 from gleanings.driving.shards import save_scenes
 
-Row = dict[str, Any]
-Target = tuple[str, str, float, float | None]
 IMPORTS = {
     "import jax, equinox": "import jax, equinox",
     "import gleanings.driving": "import gleanings.driving",

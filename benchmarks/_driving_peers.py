@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from _driving_scene import Reference
 from _peers import Peer, PeerError, peers_python
+from _results import Row, Target
 from _timing import interleave, timer
 
 from gleanings.driving.config import SimConfig
@@ -19,8 +20,6 @@ from gleanings.driving.sim import Simulator
 from gleanings.studies._driving_playback import METRICS
 from gleanings.studies._driving_speed import ROLLOUT
 
-Row = dict[str, Any]
-Target = tuple[str, str, float, float | None]
 WORKER = Path(__file__).parent / "peers" / "driving_peers.py"
 OWN = "gleanings, 128 slots, IDM"
 PEERS = {

@@ -6,13 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from _driving_scene import Reference
+from _results import Row, Target
 from _timing import compile_step, interleave, summary, timer
 
 from gleanings.driving.scene import Scene
 from gleanings.studies._driving_speed import ROLLOUT, batched, rolling, simulator, stacked, stepping
 
-Row = dict[str, Any]
-Target = tuple[str, str, float, float | None]
 BATCHES = (1, 4, 16, 64, 256, 1024)
 ONE_VMAP = 64  # scenes of the batch that also runs without chunks
 _MOST_BYTES = 8 * 2**30

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from _driving_dense import dense_idm, dense_stepping
 from _driving_scene import Reference
+from _results import Row, Target
 from _timing import Sample, compile_step, interleave, summary, timer
 from jax import lax
 
@@ -20,8 +21,6 @@ from gleanings.driving.sim import Simulator
 from gleanings.driving.state import SimState
 from gleanings.studies._driving_speed import LOOP, ROLLOUT, observing, reacting, rolling, simulator, stepping
 
-Row = dict[str, Any]
-Target = tuple[str, str, float, float | None]
 DENSE_STEPS = 2
 OBSERVATION = "observation of all objects, 200 road points"
 

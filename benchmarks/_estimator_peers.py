@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from _estimator_steps import running, vae
 from _peers import VARIABLE, Peer, PeerError, peers_python
+from _results import Row
 from _timing import compile_step, interleave, summary, timer
 
 from gleanings import estimators as ge
 
-Row = dict[str, Any]
 MANY, BITS = (32, 16), (200,)
 REINMAX = "ReinMax = reinmax, gradient of each outcome"
 TURN, WARM = 10, 3

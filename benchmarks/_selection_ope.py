@@ -3,15 +3,14 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from _peers import Peer, PeerError, peers_python
+from _results import Row
 from _timing import Sample, Timer, interleave, summary, timer
 
 from gleanings.selection.ope import DM, DR, IPS, SNDR, SNIPS, DRos, Estimate, Estimator, SwitchDR
 
-Row = dict[str, Any]
 VARIABLE, WORKER = "GLEANINGS_OBP_PYTHON", Path(__file__).parent / "peers" / "selection_peers.py"
 ARMS, CLIP, DRAWS = 10, 5.0, 200
 ESTIMATORS: dict[str, Estimator] = {

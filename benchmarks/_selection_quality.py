@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from _peers import Peer, PeerError, peers_python
+from _results import Row
 from _selection_ope import WORKER
 
 from gleanings.selection.bandit import BanditLog
@@ -15,7 +16,6 @@ from gleanings.selection.bandit_rules import Auto, HoldOut, Largest, PolicyValue
 from gleanings.selection.pessimistic import heads
 from gleanings.selection.policy import select_policy
 
-Row = dict[str, Any]
 VARIABLE = "GLEANINGS_VW_PYTHON"
 ARMS, LABELLED, TRAIN, COLUMNS = 10, 60, 1000, (1, 3, 8, 20, 40)
 RULES = {

@@ -14,11 +14,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from _results import Row
 
-Row = dict[str, Any]
 CONTEXT, ARMS = 17, 10
 CLASSES = ("constant", "linear:4,8,12,all")
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _results import Row
 from _selection_dense import dense_trial
 from _timing import interleave, summary, timer
 
@@ -26,7 +27,6 @@ from gleanings.selection.prefix import (
 from gleanings.selection.trap import Trap, trap_rows
 from gleanings.studies._modbe_trials import DIMS, RIDGE, Cell, trials
 
-Row = dict[str, Any]
 FIRST_SEED, ACTIONS = 1000, 2
 LIMIT = "the Gram matrices alone"
 

@@ -11,10 +11,7 @@ Each peer has an environment of its own, whose interpreter an option or an envir
     METADRIVE/bin/pip install -r benchmarks/peers/requirements-metadrive.txt
 """
 
-import json
 import os
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,11 +29,10 @@ from _driving_peers import measure_peers, peer_targets
 from _driving_scale import measure_scale, scale_targets
 from _driving_scene import Reference, reference
 from _driving_steps import measure_steps, step_targets
-from _timing import cpu_model, machine
+from _results import Measure, Row, judged, results_path, run_parts
 
 Part = Literal["steps", "scale", "files", "imports", "peers"]
 PARTS: tuple[Part, ...] = get_args(Part)
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Options:
         return self.repeats or (2 if self.quick else 15)
 
 
-def measures(options: Options, scene: Reference) -> dict[Part, Callable[[Callable[[Row], None]], None]]:
+def measures(options: Options, scene: Reference) -> dict[str, Measure]:
     """Each part, which reports its rows one by one."""
     quick, count = options.quick, options.count()
     pythons = {"highway": options.highway_python, "metadrive": options.metadrive_python}
@@ -84,51 +80,15 @@ def targets(results: dict[str, Any]) -> list[Row]:
         *file_targets(results["files"], results["imports"]),
         *peer_targets(results["peers"]),
     )
-    rows = []
-    for what, direction, limit, measured in every:
-        met = None if measured is None else measured <= limit if direction == "<=" else measured >= limit
-        rows.append({"what": what, "limit": f"{direction} {limit:g}", "measured": measured, "met": met})
-    return rows
-
-
-def results_path(options: Options) -> Path:
-    """Where the results go: named after the processor, or the GPU."""
-    has_gpu = jax.default_backend() == "gpu"
-    name = jax.devices()[0].device_kind if has_gpu else re.sub(r"\(\w+\)", "", cpu_model())
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    return options.output / f"driving-{slug}{'-quick' if options.quick else ''}.json"
+    return judged(every)
 
 
 def main(options: Options) -> None:
-    """Measures, prints and saves; every finished row is on disk at once."""
-    path = results_path(options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {part: [] for part in PARTS} | {"machines": {}}
-    results |= json.loads(path.read_text()) if path.exists() else {}
-    has_gpu = jax.default_backend() == "gpu"
-    results["gpu"] = "the rows below" if has_gpu else {"unmeasured": "no GPU on this machine"}
+    """Measures, prints and saves."""
     jax.config.update("jax_enable_compilation_cache", False)
     scene = reference(options.scene, 3000) if options.quick else reference(options.scene)
-
-    def save() -> None:
-        path.write_text(json.dumps(results | {"targets": targets(results)}, indent=1) + "\n")
-
-    for part, measure in measures(options, scene).items():
-        if part not in options.parts:
-            continue
-        results[part], results["machines"][part] = [], machine() | {"scene": scene.facts()}
-
-        def keep(row: Row, part: Part = part) -> None:
-            results[part].append(row)
-            save()
-            print(json.dumps({"part": part, **row}), flush=True)
-
-        measure(keep)
-    save()
-    for row in targets(results):
-        verdict = {True: "met", False: "MISSED", None: "unmeasured"}[row["met"]]
-        print(f"{verdict:10} {row['what']}: {row['measured']} ({row['limit']})")
-    print(path)
+    path = results_path(options.output, "driving", options.quick)
+    run_parts(path, measures(options, scene), options.parts, targets, {"scene": scene.facts()})
 
 
 if __name__ == "__main__":

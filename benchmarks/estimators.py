@@ -23,7 +23,8 @@ from _estimator_members import baseline, members, reason_to_skip
 from _estimator_peers import measure_peers
 from _estimator_probes import probe
 from _estimator_steps import BATCH, bare, running, vae
-from _timing import Timer, compile_step, cpu_model, interleave, machine, paired_ratio, summary, timer
+from _results import Row, Target, judged, load_results, print_targets, results_path, save_results
+from _timing import Timer, compile_step, interleave, machine, paired_ratio, summary, timer
 
 from gleanings import estimators as ge
 
@@ -40,7 +41,6 @@ KEY = ("case", "K", "n", "estimator")
 """What names a row of the steps."""
 Case = Literal["bare", "vae"]
 Part = Literal["steps", "peers", "memory", "sharding"]
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -128,38 +128,25 @@ def measure_steps(options: Options, report: Callable[[Row], None]) -> None:
 
 def targets(results: dict[str, Any]) -> list[Row]:
     """The figures to reach, each with what was measured; `met` is None where nothing was."""
-    rows = []
-
-    def add(what: str, limit: float, measured: float | None) -> None:
-        met = None if measured is None else measured <= limit
-        rows.append({"what": what, "limit": f"<= {limit:g}", "measured": measured, "met": met})
-
+    found: list[Target] = []
     for row in results["steps"]:
         coupled = re.match("CoupledLOO|DisARM", row["estimator"]) and "ratio_median" in row
         if coupled and row["case"] == "vae" and (row["K"] or 2) <= 64:
             name = f"{row['estimator']} / RLOO-{row['n']}, VAE, K={row['K']}"
-            add(f"step {name}", 1.15, row.get("ratio_paired", row["ratio_median"]))
-            add(f"compile {name}", 1.5, row["compile_ratio"])
-    rows += [row["target"] for row in results["peers"] if "target" in row]
-    add("MiB of a process, tree K=1024 D=32 batch 200", 2048, results["memory"].get("process_peak_mib"))
+            found.append((f"step {name}", "<=", 1.15, row.get("ratio_paired", row["ratio_median"])))
+            found.append((f"compile {name}", "<=", 1.5, row["compile_ratio"]))
+    peak = results["memory"].get("process_peak_mib")
     worst = max(results["sharding"].get("relative_difference", {}).values(), default=None)
-    add("batch on 8 devices against one, relative difference", 1e-6, worst)
-    return rows
-
-
-def results_path(options: Options) -> Path:
-    """Where the results go: named after the processor, or after the GPU where there is one."""
-    device = jax.devices()[0]
-    label = device.device_kind if device.platform == "gpu" else cpu_model()
-    slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\(\w+\)", "", label).lower()).strip("-")
-    return options.output / f"estimators-{slug}{'-quick' if options.quick else ''}.json"
+    last: list[Target] = [
+        ("MiB of a process, tree K=1024 D=32 batch 200", "<=", 2048, peak),
+        ("batch on 8 devices against one, relative difference", "<=", 1e-6, worst),
+    ]
+    return [*judged(found), *(row["target"] for row in results["peers"] if "target" in row), *judged(last)]
 
 
 def main(options: Options) -> None:
     """Measures, prints and saves; every finished row is on disk at once."""
-    path = results_path(options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    has_gpu = jax.devices()[0].platform == "gpu"
+    path = results_path(options.output, "estimators", options.quick)
     fresh: dict[str, Any] = {
         "steps": [],
         "peers": [],
@@ -167,21 +154,17 @@ def main(options: Options) -> None:
         "sharding": {"unmeasured": "not asked for"},
         "machines": {},
     }
-    results = fresh | (json.loads(path.read_text()) if path.exists() else {})
-    results["gpu"] = "the rows below" if has_gpu else {"unmeasured": "no GPU on this machine"}
+    results = load_results(path, fresh)
     for part in options.parts:
         # Steps that are not measured again stay: they belong to the same processor.
         results[part] = results[part] if part == "steps" else fresh[part]
         results["machines"][part] = machine()
 
-    def save() -> None:
-        path.write_text(json.dumps(results | {"targets": targets(results)}, indent=1) + "\n")
-
     def keep(part: str, row: Row) -> None:
         key = [row.get(field) for field in KEY]
         results[part] = [old for old in results[part] if part != "steps" or [old.get(f) for f in KEY] != key]
         results[part].append(row)
-        save()
+        save_results(path, results, targets(results))
         print(json.dumps(row), flush=True)
 
     jax.config.update("jax_enable_compilation_cache", False)
@@ -192,11 +175,8 @@ def main(options: Options) -> None:
     for part in ("memory", "sharding"):
         if part in options.parts:
             results[part] = probe(part)
-    save()
-    for row in targets(results):
-        verdict = {True: "met", False: "MISSED", None: "unmeasured"}[row["met"]]
-        print(f"{verdict:10} {row['what']}: {row['measured']} ({row['limit']})")
-    print(path)
+    save_results(path, results, targets(results))
+    print_targets(path, targets(results))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,7 @@ Each peer has an environment of its own, whose interpreter an option or an envir
     SCOPE/bin/pip install -r benchmarks/peers/requirements-scope.txt
 """
 
-import json
 import os
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,15 +26,14 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_paralleli
 
 import jax
 import tyro
+from _results import Measure, Row, judged, results_path, run_parts
 from _selection_ope import measure_ope, ope_targets
 from _selection_quality import measure_quality
 from _selection_table import measure_table, table_targets
 from _selection_trap import measure_one_seed, measure_trap, trap_targets
-from _timing import cpu_model, machine
 
 Part = Literal["trap", "one-seed", "ope", "table", "quality", "cartpole"]
 PARTS: tuple[Part, ...] = get_args(Part)
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Options:
         return self.repeats or (4 if self.quick else 20)
 
 
-def measures(options: Options) -> dict[Part, Callable[[Callable[[Row], None]], None]]:
+def measures(options: Options) -> dict[str, Measure]:
     """Each part, which reports its rows one by one."""
     quick, count = options.quick, options.count()
     return {
@@ -79,53 +75,19 @@ def measures(options: Options) -> dict[Part, Callable[[Callable[[Row], None]], N
 
 def targets(results: dict[str, Any]) -> list[Row]:
     """The figures to reach, each with what was measured; `met` is None where nothing was."""
-    rows = []
     every = (
         *trap_targets(results["trap"], results["one-seed"]),
         *ope_targets(results["ope"]),
         *table_targets(results["table"]),
     )
-    for what, direction, limit, measured in every:
-        met = None if measured is None else measured <= limit if direction == "<=" else measured >= limit
-        rows.append({"what": what, "limit": f"{direction} {limit:g}", "measured": measured, "met": met})
-    return rows
-
-
-def results_path(options: Options) -> Path:
-    """Where the results go: named after the processor."""
-    slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\(\w+\)", "", cpu_model()).lower()).strip("-")
-    return options.output / f"selection-{slug}{'-quick' if options.quick else ''}.json"
+    return judged(every)
 
 
 def main(options: Options) -> None:
-    """Measures, prints and saves; every finished row is on disk at once."""
-    path = results_path(options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {part: [] for part in PARTS} | {"machines": {}}
-    results |= json.loads(path.read_text()) if path.exists() else {}
-    has_gpu = jax.devices()[0].platform == "gpu"
-    results["gpu"] = "the rows below" if has_gpu else {"unmeasured": "no GPU on this machine"}
+    """Measures, prints and saves."""
     jax.config.update("jax_enable_compilation_cache", False)
-
-    def save() -> None:
-        path.write_text(json.dumps(results | {"targets": targets(results)}, indent=1) + "\n")
-
-    for part, measure in measures(options).items():
-        if part not in options.parts:
-            continue
-        results[part], results["machines"][part] = [], machine()
-
-        def keep(row: Row, part: Part = part) -> None:
-            results[part].append(row)
-            save()
-            print(json.dumps({"part": part, **row}), flush=True)
-
-        measure(keep)
-    save()
-    for row in targets(results):
-        verdict = {True: "met", False: "MISSED", None: "unmeasured"}[row["met"]]
-        print(f"{verdict:10} {row['what']}: {row['measured']} ({row['limit']})")
-    print(path)
+    path = results_path(options.output, "selection", options.quick)
+    run_parts(path, measures(options), options.parts, targets, {})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from gleanings.studies._driving_speed import simulator
 def load(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     yield importlib.import_module
-    for name in [name for name in sys.modules if name.startswith("_driving_") or name in ("_peers", "_timing")]:
+    own = ("_driving_", "_peers", "_results", "_timing")
+    for name in [name for name in sys.modules if name.startswith(own)]:
         del sys.modules[name]
 
 

@@ -15,7 +15,8 @@ from gleanings.selection.trap import Trap, trap_rows
 def load(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     yield importlib.import_module
-    for name in [name for name in sys.modules if name.startswith("_selection_") or name in ("_peers", "_timing")]:
+    own = ("_selection_", "_peers", "_results", "_timing")
+    for name in [name for name in sys.modules if name.startswith(own)]:
         del sys.modules[name]
 
 

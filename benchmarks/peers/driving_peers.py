@@ -7,12 +7,12 @@ One JSON command a line on stdin, one JSON answer a line on stdout:
 `moved` counts vehicles times steps of 0.1 s. A command that fails answers {"case": ..., "error": ...}.
 """
 
-import json
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
+
+from _worker import serve
 
 
 def highway(vehicles: int, steps: int, repeats: int) -> dict:
@@ -69,21 +69,5 @@ def _clocked(step: Callable[[], int], steps: int, repeats: int) -> dict[str, Any
 CASES = {"highway": highway, "metadrive": metadrive}
 
 
-def _answer(command: dict) -> dict:
-    case = command.pop("case", None)
-    try:
-        return {"case": case, **CASES[case](**command)}
-    except Exception as error:
-        return {"case": case, "error": f"{type(error).__name__}: {error}"}
-
-
-def main() -> None:
-    """Answers commands until stdin closes; what libraries print goes to stderr."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    for line in sys.stdin:
-        if line.strip():
-            print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(CASES)

@@ -11,14 +11,13 @@ One JSON command a line on stdin, one JSON answer a line on stdout; arrays stand
 A command that fails answers {"case": ..., "error": ...}.
 """
 
-import json
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 
 import numpy as np
+from _worker import serve
 
 
 @cache
@@ -115,21 +114,5 @@ CASES = {
 }
 
 
-def _answer(command: dict) -> dict:
-    case = command.pop("case", None)
-    try:
-        return {"case": case, **CASES[case](**command)}
-    except Exception as error:
-        return {"case": case, "error": f"{type(error).__name__}: {error}"}
-
-
-def main() -> None:
-    """Answers commands until stdin closes; what libraries print goes to stderr."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    for line in sys.stdin:
-        if line.strip():
-            print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(CASES)

@@ -19,8 +19,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads must not spin on the other side's cores
 
 import itertools
-import json
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -28,6 +26,7 @@ from importlib.metadata import version
 import storch
 import torch
 import torch.nn.functional as F
+from _worker import serve
 from reinmax import reinmax
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, OneHotCategorical
@@ -204,27 +203,11 @@ def info() -> dict:
     return {"versions": versions, "threads": torch.get_num_threads(), "cases": list(CASES)}
 
 
-def _answer(command: dict) -> dict:
-    others = {"reinmax-gradient": reinmax_gradient, "unbiased": unbiased, "info": info}
-    case = command.pop("case", None)
-    try:
-        if case in others:
-            return {"case": case, **others[case](**command)}
-        if case not in CASES:
-            raise ValueError(f"unknown case {case!r}: one of {', '.join([*CASES, *others])}")
-        return {"case": case, **time_case(case, **command)}
-    except Exception as error:
-        return {"case": case, "error": f"{type(error).__name__}: {error}"}
-
-
-def main() -> None:
-    """Answers commands until stdin closes; what libraries print goes to stderr."""
-    answers, sys.stdout = sys.stdout, sys.stderr
-    torch.set_num_threads(2)
-    for line in sys.stdin:
-        if line.strip():
-            print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
+def _timed(case: str) -> Callable[..., dict]:
+    return lambda **arguments: time_case(case, **arguments)
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(2)
+    timed = {case: _timed(case) for case in CASES}
+    serve(timed | {"reinmax-gradient": reinmax_gradient, "unbiased": unbiased, "info": info})

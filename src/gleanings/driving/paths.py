@@ -18,7 +18,7 @@ Line = Float[np.ndarray, "_ 3"]
 
 
 def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
-    """A path of 1 m samples for each track; see `scene.Paths`. All are of one length: 256 m, more for fast or long logs.
+    """A path of 1 m samples for each track, all 256 m long, or longer for fast or long logs; see `scene.Paths`.
 
     Logged positions at least 0.5 m apart, then along the lane of the last pose (within 2 m and 45 degrees) and its
     straightest successors, which the path joins within 8 m and with whose last it ends; straight on where there is no
