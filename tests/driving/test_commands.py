@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import gleanings.driving as gd
 from gleanings.cli import main
@@ -117,6 +118,18 @@ def test_compile_inspect_and_view(records: Path, tmp_path: Path, capsys):
 def test_view_lists_the_pages_of_a_run(run: Path, capsys):
     assert main(["drive", "view", str(run)]) == 0
     assert "replay-" in capsys.readouterr().out
+
+
+def test_view_shows_a_scene_of_a_run_as_it_was_and_as_a_film(run: Path, tmp_path: Path, capsys):
+    (page,) = (run / "artifacts").glob("replay-*.html")
+    number, again, film = page.stem.split("-")[1], tmp_path / "again.html", tmp_path / "film.gif"
+    for out in (again, film):
+        assert main(["drive", "view", str(run), "--scene", number, "--out", str(out)]) == 0
+    assert again.read_text() == page.read_text()
+    with Image.open(film) as picture:
+        assert picture.n_frames > 10
+    assert main(["drive", "view", str(run), "--scene", "3"]) == 2
+    assert "the run has scenes 0 to 2" in capsys.readouterr().err
 
 
 def test_families_are_listed(capsys):

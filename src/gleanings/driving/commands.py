@@ -113,30 +113,41 @@ def resume(folder: Path) -> None:
 
 def view(
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE|FAMILY")],
-    out: Path = Path("replay.html"),
+    out: Path | None = None,
     scene: int | None = None,
 ) -> None:
-    """Write the replay of a logged scene as a page or film, or list the pages of a run.
+    """Write a scene of a run, or a logged one, as a page or film; of a run alone, list its pages.
 
     Raises: ConfigError for a scene that is not there; DataError for files that cannot be read.
 
     Args:
         source: Folder of a run, or a file of scenes, raw or compiled, or a family.
-        out: The page to write, .html, .gif or .mp4.
-        scene: Number of the scene, from 0; the first of a file, all of a run if not given.
+        out: The page to write, .html, .gif or .mp4; if not given replay.html, for a run its own page of the scene.
+        scene: Number of the scene, from 0; the first if not given. One of a run that has no page is simulated again.
     """
+    if out is not None and out.suffix not in (".html", ".gif", ".mp4"):
+        raise ConfigError(f"{out}: a page is an .html, a film a .gif or an .mp4")
     if (Path(source) / "config.json").is_file():
-        pages = sorted(RunDirectory.open(source).artifacts.glob(f"replay-{'*' if scene is None else scene}.html"))
-        if not pages:
-            which = "no replay" if scene is None else f"no replay of scene {scene}"
-            raise ConfigError(f"{source} holds {which}; run it with more --replays")
-        print("\n".join(map(str, pages)))
+        print("\n".join(map(str, _pages(RunDirectory.open(source), out, scene))))
         return
+    out = out or Path("replay.html")
     chosen = _scene(source, scene or 0)
     from gleanings.driving.video import save_video
     from gleanings.driving.viewer import save_replay
 
     print(save_replay(chosen, None, out) if out.suffix == ".html" else save_video(chosen, None, out))
+
+
+def _pages(run: RunDirectory, out: Path | None, scene: int | None) -> list[Path]:
+    """The pages of a run that were asked for; one that is not there yet, or is to be `out`, is written first."""
+    if out is None:
+        pages = sorted(run.artifacts.glob(f"replay-{'*' if scene is None else scene}.html"))
+        if pages:
+            return pages
+    from gleanings.driving.run import Drive, show_again
+
+    number = scene or 0
+    return [show_again(load(Drive, run.path / "config.json"), number, out or run.artifacts / f"replay-{number}.html")]
 
 
 def families() -> None:

@@ -23,6 +23,8 @@ from gleanings.driving.load import SceneError, iter_scenes, list_files
 from gleanings.driving.policies import driven_by, expert
 from gleanings.driving.scene import Scene, name_of
 from gleanings.driving.sim import Simulator
+from gleanings.driving.state import Rollout
+from gleanings.driving.video import save_video
 from gleanings.driving.viewer import save_replay
 
 PolicyName = Literal["expert", "null", "idm"]
@@ -127,12 +129,31 @@ def run_drive(
     evaluation = sum_up([rows[index] for index in range(len(scenes))], scenes)
     run.save_artifact("evaluation.json", json.dumps(evaluation.to_json(), indent=1) + "\n")
     shown = worst(evaluation.rows)[: drive.replays]
-    pages = {}
+    pages = {index: run.artifacts / f"replay-{index}.html" for index in shown}
     for index, _, rollout in roll_out(sim, scenes, policy, key, batch=drive.batch, indices=shown):
-        path = run.artifacts / f"replay-{index}.html"
-        title = f"{name_of(scenes[index])}: {drive.policy} among {drive.agents}"
-        pages[index] = save_replay(scenes[index], rollout, path, title=title)
-    return Driven(evaluation, tuple((index, pages[index]) for index in shown), tuple(skipped))
+        _show(drive, scenes[index], rollout, pages[index])
+    return Driven(evaluation, tuple(pages.items()), tuple(skipped))
+
+
+def show_again(drive: Drive, number: int, path: Path) -> Path:
+    """Simulate scene `number` of a run once more and write its page (.html) or film (.gif, .mp4) to `path`.
+
+    ConfigError: no such scene. DataError: its source cannot be read any more.
+    """
+    _keep_programs()
+    scenes, _ = scenes_of(drive)
+    if not 0 <= number < len(scenes):
+        raise ConfigError(f"scene is {number}; the run has scenes 0 to {len(scenes) - 1}")
+    sim, policy = simulator_of(drive)
+    key = jax.random.key(drive.seed)
+    _, _, rollout = next(roll_out(sim, scenes, policy, key, batch=drive.batch, indices=[number]))
+    return _show(drive, scenes[number], rollout, path)
+
+
+def _show(drive: Drive, scene: Scene, rollout: Rollout, path: Path) -> Path:
+    if path.suffix != ".html":
+        return save_video(scene, rollout, path)
+    return save_replay(scene, rollout, path, title=f"{name_of(scene)}: {drive.policy} among {drive.agents}")
 
 
 def worst(rows: Sequence[dict[str, float]]) -> list[int]:
