@@ -4,7 +4,7 @@ Source: ours.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -198,6 +198,46 @@ def lane_segments(graph: LaneGraph) -> Lanes:
         limit=graph.limit.astype(np.float32),
         successors=_successors(graph),
     )
+
+
+def graph_of(lanes: Lanes) -> LaneGraph:
+    """The graph again from its arrays, as near as they keep it: lines to within 5 cm, four successors, neighbours by
+    geometry."""
+    real = np.flatnonzero(lanes.lane >= 0)
+    row = lanes.lane[real].astype(np.int64)
+    first = np.stack([lanes.ax[real], lanes.ay[real], lanes.z[real]], 1).astype(np.float64)
+    delta = np.stack([lanes.dx[real], lanes.dy[real]], 1).astype(np.float64)
+    # Heights are those of the middles of segments: ends lie between them.
+    begins, ends = np.append(True, np.diff(row) != 0)[: len(row)], np.append(np.diff(row) != 0, True)[: len(row)]
+    middle = first[:, 2].copy()
+    first[:, 2] = np.where(begins, middle, (middle + np.append(middle[:1], middle[:-1])[: len(row)]) / 2)
+    last = np.column_stack([first[:, :2] + delta, middle])
+    order = np.argsort(np.concatenate([np.arange(len(row)), np.flatnonzero(ends) + 0.5]), kind="stable")
+    points = np.concatenate([first, last[ends]])[order]
+    rows = np.concatenate([row, row[ends]])[order]
+    return _assembled(lanes, points, rows)
+
+
+def _assembled(lanes: Lanes, points: Float[np.ndarray, "P 3"], rows: Int[np.ndarray, " P"]) -> LaneGraph:
+    """The graph of points in the order of lanes; `rows`: of their lanes, of which those without a point are dropped."""
+    kept, lane_of, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points[:, :2], axis=0), axis=1))])[: len(points)]
+    new = np.full(len(lanes.id) + 1, -1)
+    new[kept] = np.arange(len(kept))
+    follows = new[lanes.successors[kept].astype(np.int64)]
+    i, k = np.nonzero(follows >= 0)
+    none = np.zeros((0, 2), np.int64)
+    graph = LaneGraph(
+        feature=lanes.id[kept].astype(np.int64),
+        points=points,
+        offsets=offsets,
+        links=np.stack([i, follows[i, k]], 1),
+        beside=none,
+        limit=lanes.limit[kept].astype(np.float64),
+        arc=arc - arc[offsets[:-1]][lane_of] if len(points) else arc,
+    )
+    return replace(graph, beside=np.unique(_near_beside(graph, np.ones(len(kept), bool)), axis=0))
 
 
 def _segments(

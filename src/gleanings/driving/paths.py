@@ -37,12 +37,12 @@ def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
     length, closed = np.zeros(len(logged)), np.zeros(len(logged), bool)
     for k, (line, begin) in enumerate(logged):
         place = _place(near, k, int(rows[k, there[k].sum() - 1])) if drives[k] else None
-        samples[k], length[k] = _sampled(*_joined(line, begin, place and _along_lanes(index, *place, size), size), size)
-        loop = _loop(samples[k], length[k], line)
+        samples[k], length[k] = sample_path(*_joined(line, begin, place and _along_lanes(index, *place, size), size), size)
+        loop = loop_of(samples[k], length[k], line)
         if loop is not None:
             samples[k], length[k], closed[k] = *loop, True
     used = ((np.arange(size + 1) <= length[:, None]) | closed[:, None]) & drives[:, None]
-    limit = _limits(index, samples, used)
+    limit = limits_along(index, samples, used)
     x, y, z = samples.astype(np.float32).transpose(2, 0, 1).copy()
     return Paths(x, y, z, limit.astype(np.float32), length.astype(np.float32), closed)
 
@@ -107,14 +107,14 @@ def _place(found: Candidates, k: int, row: int) -> tuple[int, float] | None:
 def _along_lanes(index: LaneIndex, row: int, arc: float, size: int) -> Line | None:
     """The lane from `arc` on and its straightest successors, at least `size` m if there is as much. None: it ends."""
     line = np.concatenate([index.graph.lane(one) for one in follow(index, row, arc, size + 1.0)])
-    reached = _arcs(line)
+    reached = arcs_of(line)
     ahead = np.searchsorted(reached, arc, side="right")
     begin = np.array([np.interp(arc, reached, line[:, axis]) for axis in range(3)])
     line = np.vstack([begin, line[ahead:]])
-    return line if _arcs(line)[-1] > 1.0 else None
+    return line if arcs_of(line)[-1] > 1.0 else None
 
 
-def _arcs(line: Line) -> Float[np.ndarray, " P"]:
+def arcs_of(line: Line) -> Float[np.ndarray, " P"]:
     return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line[:, :2], axis=0).T))])
 
 
@@ -124,7 +124,7 @@ def _joined(line: Line, yaw: float, ahead: Line | None, size: int) -> tuple[Line
     tangent = np.array([np.cos(yaw), np.sin(yaw), 0.0])
     if ahead is None:
         return np.vstack([line, line[-1] + (size + 2.0) * tangent]), True
-    reached = _arcs(ahead)
+    reached = arcs_of(ahead)
     merge = min(_MERGE_M, reached[-1])
     meet = min(int(np.searchsorted(reached, merge, side="right")), len(ahead) - 1)
     onto = np.array([np.interp(merge, reached, ahead[:, axis]) for axis in range(3)])
@@ -138,19 +138,19 @@ def _joined(line: Line, yaw: float, ahead: Line | None, size: int) -> tuple[Line
     return np.vstack([line, curve, rest]), False
 
 
-def _sampled(line: Line, straight: bool, size: int) -> tuple[Float[np.ndarray, "Q 3"], float]:
+def sample_path(line: Line, straight: bool, size: int) -> tuple[Float[np.ndarray, "Q 3"], float]:
     """Samples a metre apart and the length, at most `size` m; past its end a line goes straight on, level."""
-    reached = _arcs(line)
+    reached = arcs_of(line)
     if not straight:
         way = line[-1] - line[-2]
         way = np.array([*way[:2] / max(np.hypot(way[0], way[1]), 1e-9), 0.0])
         line = np.vstack([line, line[-1] + (size + 2.0) * way])
-    along = _arcs(line)
+    along = arcs_of(line)
     samples = np.stack([np.interp(np.arange(size + 1), along, line[:, axis]) for axis in range(3)], axis=1)
     return samples, min(float(reached[-1]), float(size))
 
 
-def _loop(
+def loop_of(
     samples: Float[np.ndarray, "Q 3"], length: float, logged: Line
 ) -> tuple[Float[np.ndarray, "Q 3"], float] | None:
     """The samples of a loop and its length, if the path comes back to its start and the log stays on it."""
@@ -174,14 +174,14 @@ def _loop(
     share = np.clip((np.arange(len(ring)) - size) / min(10.0, size / 2) + 1, 0, 1)[:, None]
     ring = np.vstack([ring + (samples[0] - end) * share**2 * (3 - 2 * share), samples[:1]])
     off = np.min(np.linalg.norm(logged[:, None] - ring[None], axis=2), axis=1)
-    along = _arcs(ring)
+    along = arcs_of(ring)
     if off.max() > _CLOSE_M + 0.5 or along[-1] > longest:
         return None
     at = np.arange(len(samples)) % along[-1]
     return np.stack([np.interp(at, along, ring[:, axis]) for axis in range(3)], axis=1), float(along[-1])
 
 
-def _limits(
+def limits_along(
     index: LaneIndex, samples: Float[np.ndarray, "K Q 3"], wanted: Bool[np.ndarray, "K Q"]
 ) -> Float[np.ndarray, "K Q"]:
     """Speed limit of the nearest lane within 2 m and 45 degrees of each `wanted` sample, m/s; NaN: none."""
