@@ -37,7 +37,9 @@ def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
     length, closed = np.zeros(len(logged)), np.zeros(len(logged), bool)
     for k, (line, begin) in enumerate(logged):
         place = _place(near, k, int(rows[k, there[k].sum() - 1])) if drives[k] else None
-        samples[k], length[k] = sample_path(*_joined(line, begin, place and _along_lanes(index, *place, size), size), size)
+        samples[k], length[k] = sample_path(
+            *_joined(line, begin, place and _along_lanes(index, *place, size), size), size
+        )
         loop = loop_of(samples[k], length[k], line)
         if loop is not None:
             samples[k], length[k], closed[k] = *loop, True
