@@ -15,7 +15,7 @@ def check_settings(config: SimConfig, names: tuple[str, ...]) -> None:
         if not isinstance(getattr(config, field), tuple):
             raise ConfigError(f"{field}={getattr(config, field)!r}: a tuple of names, such as ('collision',)")
     hints = get_type_hints(SimConfig)
-    for field in ("on_done", "spawn", "log_end", "road", "off_road_points"):
+    for field in ("measured", "on_done", "spawn", "log_end", "road", "off_road_points"):
         if getattr(config, field) not in get_args(hints[field]):
             known = ", ".join(map(str, get_args(hints[field])))
             raise ConfigError(f"{field}={getattr(config, field)!r}: choose from {known}")

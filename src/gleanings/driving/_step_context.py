@@ -4,7 +4,7 @@ from functools import cached_property
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32
+from jaxtyping import Array, Bool, Float32, Shaped
 
 from gleanings.driving import geometry, road
 from gleanings.driving._log_arcs import log_arcs
@@ -104,17 +104,22 @@ class StepContext:
         """Signed distance, m, to the road edge of the corner farthest off the road; positive: off it."""
         objects, state = self.scene.objects, self.state
         points = geometry.side_points if self.config.off_road_points == 8 else geometry.corners
-        x, y = points(state.x, state.y, state.yaw, objects.length, objects.width)
+        alive, base, *box = (
+            self._measured(value)
+            for value in (self.alive, self.base, state.x, state.y, state.yaw, objects.length, objects.width)
+        )
+        x, y = points(*box)
         # Off the map, where no list is read: objects that are not there all stand at 0, often in a crowded cell.
-        x = jnp.where(self.alive[:, None], x, _AWAY)
-        z = jnp.broadcast_to(self.base[:, None], x.shape)
+        x = jnp.where(alive[:, None], x, _AWAY)
+        z = jnp.broadcast_to(base[:, None], x.shape)
         value, known = _DISTANCE[self.config.road](self.scene, x, y, z)
-        return defined(value.max(-1), known.all(-1) & self.alive)
+        return defined(self._of_all(value.max(-1)), self._of_all(known.all(-1) & alive))
 
     @cached_property
     def lanes(self) -> road.LaneMatch:
         """Lanes near the centre of each object at t+1."""
-        return road.near_lanes(self.scene, self.state.x, self.state.y, self.base, self.state.yaw)
+        pose = (self._measured(value) for value in (self.state.x, self.state.y, self.base, self.state.yaw))
+        return jax.tree.map(self._of_all, road.near_lanes(self.scene, *pose))
 
     @cached_property
     def least_ttc(self) -> Float32[Array, " N"]:
@@ -128,6 +133,23 @@ class StepContext:
         """Arcs at which an object's log starts (at or after the first step of the episode) and ends, m."""
         start = self.scene.start if self.config.start is None else self.config.start
         return log_arcs(self.scene, jnp.asarray(start, jnp.int32))
+
+    @cached_property
+    def measured(self) -> Bool[Array, " N"]:
+        """Objects that are measured."""
+        if self.config.measured == "all":
+            return jnp.ones(self.alive.shape, bool)
+        return jnp.asarray(self.scene.objects.is_sdc)
+
+    def _measured(self, values: Shaped[Array, " N"]) -> Shaped[Array, " M"]:
+        """Values of the objects that are measured."""
+        return values if self.config.measured == "all" else values[jnp.argmax(self.measured)][None]
+
+    def _of_all(self, values: Shaped[Array, " M"]) -> Shaped[Array, " N"]:
+        """Values of the objects that are measured in their slots, 0 in all others."""
+        if self.config.measured == "all":
+            return values
+        return jnp.where(self.measured, values, jnp.zeros((), values.dtype))
 
     def is_kind(self, *kinds: Kind) -> Bool[Array, " N"]:
         """Objects alive at t+1 that are of one of `kinds`."""

@@ -69,6 +69,8 @@ class ObserveConfig:
     """Road points, objects and stop lines beyond are masked."""
     route: int = 40
     """Points of the path ahead, 2 m apart."""
+    line_of_sight: bool = False
+    """Objects behind others are masked: all five lines, to centre and corners, cross another box."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class SimConfig:
     """Steps of an episode; None: to the end of the log."""
     metrics: tuple[str, ...] = PER_STEP_METRICS
     """Metrics measured at each step."""
+    measured: Literal["all", "sdc"] = "all"
+    """Objects that are measured; metrics of the others are undefined. The ego alone costs much less."""
     terminate_on: tuple[str, ...] = ()
     """Boolean metrics that end an object's episode."""
     on_done: Literal["continue", "stop", "remove"] = "continue"

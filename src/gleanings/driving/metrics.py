@@ -59,7 +59,10 @@ def measure_step(context: StepContext, names: Iterable[str]) -> dict[str, Metric
     """Metrics [N] of one step by name. ConfigError: an unknown name. Source: ours, 3.8."""
     names = tuple(names)
     check_names(names)
-    return {name: _MEASURES[name](context) for name in names}
+    found = {name: _MEASURES[name](context) for name in names}
+    if context.config.measured == "all":
+        return found
+    return {name: defined(value, mask & context.measured) for name, (value, mask) in found.items()}
 
 
 def step_metrics(

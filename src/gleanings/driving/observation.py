@@ -20,6 +20,7 @@ from gleanings.driving.path import path_point, wrap_arc
 from gleanings.driving.raw import Light
 from gleanings.driving.scene import Scene, Trajectory
 from gleanings.driving.state import SimState
+from gleanings.driving.visibility import hidden
 
 _LEVEL_M, _SLOPE = 2.5, 0.1  # heights further apart than _LEVEL_M + _SLOPE * distance are another level of the road
 _SPACING_M = 2.0  # between points of the path
@@ -41,7 +42,7 @@ class Observation(NamedTuple):
     scene; if not, all is 0 and False.
 
     Seen is what lies within `radius_m` (centre to centre, in plan) and not on another level: heights of the feet differ
-    by at most 2.5 m + distance / 10. Others are picked by where they are now; their earlier frames are in the present
+    by at most 2.5 m + distance / 10; with `line_of_sight` not what is `visibility.hidden` behind others. Others are picked by where they are now; their earlier frames are in the present
     frame of the ego, masked where they were not in the scene.
     """
 
@@ -189,6 +190,9 @@ def _others(
 ) -> tuple[Float32[Array, "K H 9"], Bool[Array, "K H"]]:
     now = tables.objects[:, 0]
     there = tables.seen[:, 0] & (jnp.arange(now.shape[0]) != slot)
+    if config.line_of_sight:
+        level = jnp.abs(tables.base - me.base) <= _LEVEL_M
+        there = there & ~hidden(me.x, me.y, *(now[:, k] for k in (0, 1, 2, 3, 6, 7)), there & level)
     at, near = _nearest(config, me, now[:, 0], now[:, 1], tables.base, there, config.objects)
     rows = tables.objects[at]
     moved = rows - jnp.stack([me.x, me.y, *_zeros(2), me.vx, me.vy, *_zeros(3)])

@@ -225,3 +225,8 @@ class Pose(NamedTuple):
 def name_of(scene: Scene) -> str:
     """The scene's name as text."""
     return bytes(scene.scene_id).rstrip(b"\0").decode("ascii", "replace")
+
+
+def source_of(scene: Scene) -> str:
+    """Format, file and licence note of the scene as text."""
+    return bytes(scene.source).rstrip(b"\0").decode("ascii", "replace")
