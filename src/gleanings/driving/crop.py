@@ -11,7 +11,7 @@ from gleanings.driving.grid import edge_grid, lane_grid, make_frame
 from gleanings.driving.ground import compile_ground
 from gleanings.driving.raster import no_raster
 from gleanings.driving.scene import Edges, Goals, Lanes, Lights, Objects, Paths, Road, Scene, Trajectory, name_of
-from gleanings.driving.stack import grow, sizes_of
+from gleanings.driving.stack import grow
 
 _EDGE_M, _LANE_M, _ROAD_M, _ROAD_APART_M = 45.0, 12.0, 40.0, 4.0
 _ROAD_KINDS = (1, 2)  # lanes and road edges, as in `Scene.road`

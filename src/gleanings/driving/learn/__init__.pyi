@@ -1,0 +1,24 @@
+from gleanings.driving.learn.config import (
+    BCConfig,
+    BCSACConfig,
+    BucketConfig,
+    DemoConfig,
+    DQNConfig,
+    NetConfig,
+    WorldConfig,
+    sac_config,
+)
+from gleanings.driving.learn.world import Decision, World
+
+__all__ = [
+    "BCConfig",
+    "BCSACConfig",
+    "BucketConfig",
+    "DQNConfig",
+    "Decision",
+    "DemoConfig",
+    "NetConfig",
+    "World",
+    "WorldConfig",
+    "sac_config",
+]

@@ -1,0 +1,194 @@
+"""Settings of learning to drive; importing this module loads no jax. Sources: arXiv 2212.11419 where it says so, else ours."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gleanings.driving.config import ObserveConfig
+
+Algorithm = Literal["bc", "sac", "bc-sac", "dqn"]
+HeadName = Literal["gaussian", "mixture", "categorical"]
+EncoderName = Literal["deep-set", "attention"]
+Others = Literal["log", "idm"]
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """The decision process: what is seen, how often one decides, and what it costs."""
+
+    observe: ObserveConfig = ObserveConfig(objects=6, frames=2, road=16, lights=1, route=10, line_of_sight=True)
+    """What the ego sees."""
+    every: int = 2
+    """Simulation steps of 0.1 s with one action (m): 5 decisions a second."""
+    horizon: int = 40
+    """Decisions of an episode (H): 8 s."""
+    others: Others = "log"
+    """All other objects: played back from the log, or IDM on their paths."""
+    clearance_m: float = 1.0
+    """Distance to other boxes below which the reward falls (d_c)."""
+    edge_m: float = 0.5
+    """Distance to the road edge below which the reward falls (d_o)."""
+    clearance_weight: float = 1.0
+    """Weight of the first (w_c)."""
+    edge_weight: float = 1.0
+    """Weight of the second (w_o)."""
+    progress_weight: float = 0.0
+    """Reward for 10 m along the route (w_p)."""
+    after_failure: Literal["go-on", "absorb"] = "go-on"
+    """After the first failure the episode goes on, or costs the worst reward at every decision left."""
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """Encoder and trunk, of actor and critics alike but with weights of their own."""
+
+    encoder: EncoderName = "deep-set"
+    """Sets of objects and points by masked maximum and mean, or latents that attend to them."""
+    width: int = 32
+    """Features of an object or a point."""
+    trunk: tuple[int, ...] = (128, 128)
+    """Hidden layers behind the encoder."""
+    heads: int = 4
+    """Attention heads."""
+    latents: int = 16
+    """Learned latents that attend."""
+    blocks: int = 2
+    """Blocks of cross and self attention."""
+    use_route: bool = True
+    """Whether the route is seen; if not its rows are masked, with as many parameters."""
+
+
+@dataclass(frozen=True)
+class BCConfig:
+    """Behaviour cloning: maximum likelihood of the logged actions."""
+
+    net: NetConfig = NetConfig()
+    """Networks."""
+    head: HeadName = "gaussian"
+    """Distribution of the action."""
+    components: int = 6
+    """Components of the mixture (K)."""
+    learning_rate: float = 3e-4
+    """Adam."""
+    clip_norm: float = 10.0
+    """Largest global norm of a gradient."""
+    batch: int = 256
+    """Rows of a gradient step."""
+    gradient_steps: int = 160
+    """Gradient steps of an iteration (U)."""
+    iterations: int = 32
+    """Iterations."""
+
+
+@dataclass(frozen=True)
+class BCSACConfig:
+    """SAC with an imitation term in the actor loss (arXiv 2212.11419, section IV). `imitation_weight` 0 is SAC."""
+
+    net: NetConfig = NetConfig()
+    """Networks."""
+    head: HeadName = "gaussian"
+    """Distribution of the action."""
+    components: int = 6
+    """Components of the mixture (K)."""
+    imitation_weight: float = 0.1
+    """Weight of the log-likelihood of logged actions in the actor loss (lambda)."""
+    rl_weight: float = 1.0
+    """Weight of the SAC term; 0 is behaviour cloning with a collection beside it."""
+    temperature: float = 0.02
+    """Entropy weight (alpha), or the first one if it is tuned."""
+    target_entropy: float | None = None
+    """Entropy towards which the temperature is tuned; None: it stays."""
+    discount: float = 0.95
+    """Of a decision (gamma)."""
+    target_rate: float = 0.005
+    """Step of the target critics towards the critics."""
+    learning_rate: float = 3e-4
+    """Adam, of actor and critics."""
+    clip_norm: float = 10.0
+    """Largest global norm of a gradient."""
+    batch: int = 256
+    """Rows from the replay, and as many from the demonstrations."""
+    environments: int = 64
+    """Episodes collected in an iteration (E)."""
+    gradient_steps: int = 160
+    """Gradient steps of an iteration (U)."""
+    iterations: int = 32
+    """Iterations."""
+    capacity: int = 2048
+    """Episodes that the replay holds (P)."""
+
+
+def sac_config(**changes: object) -> BCSACConfig:
+    """`BCSACConfig` without imitation."""
+    return BCSACConfig(**({"imitation_weight": 0.0} | changes))  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Double DQN with prioritised replay on discretised actions (arXiv 2310.08710, appendix; details ours)."""
+
+    net: NetConfig = NetConfig()
+    """Networks."""
+    bins: tuple[int, int] = (13, 21)
+    """Bins of acceleration and curvature."""
+    discount: float = 0.95
+    """Of a decision (gamma)."""
+    target_rate: float = 0.005
+    """Step of the target network towards the network."""
+    learning_rate: float = 3e-4
+    """Adam."""
+    clip_norm: float = 10.0
+    """Largest global norm of a gradient."""
+    batch: int = 256
+    """Rows of a gradient step."""
+    environments: int = 64
+    """Episodes collected in an iteration (E)."""
+    gradient_steps: int = 160
+    """Gradient steps of an iteration (U)."""
+    iterations: int = 32
+    """Iterations."""
+    capacity: int = 2048
+    """Episodes that the replay holds (P)."""
+    priority: float = 0.6
+    """Exponent of the temporal difference error in the probability of a row."""
+    correction: tuple[float, float] = (0.4, 1.0)
+    """Exponent of the importance weights, at the start and at the end."""
+    exploration: tuple[float, float] = (1.0, 0.05)
+    """Share of random actions, at the start and after half the iterations."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Demonstrations: labels, windows of real logs, generated hazards and their expert."""
+
+    max_residual_m: float = 0.1
+    """A label whose replay misses the log by more (root mean square of the corners) is dropped."""
+    min_travel_m: float = 30.0
+    """A logged vehicle that travels less is no ego."""
+    stride_s: float = 1.0
+    """Distance of the windows of one log."""
+    mirror: bool = True
+    """Also the mirror image of each window."""
+    follower_share: float = 0.6
+    """Share of hazards with a car close behind the ego."""
+    nothing_share: float = 0.3
+    """Share of hazards in which nothing happens."""
+    max_discard: float = 0.4
+    """More scenes than this share that the expert cannot solve are an error."""
+    max_audit: float = 0.25
+    """More demonstrated steps with a negative reward than this share are an error."""
+
+
+@dataclass(frozen=True)
+class BucketConfig:
+    """How hard a scene is."""
+
+    kind: Literal["planner", "model"] = "planner"
+    """By re-simulation of a frozen planner, or by a model of its near misses (arXiv 2212.11419, section V-B)."""
+    simulations: int = 4
+    """Re-simulations of a scene."""
+    percentiles: tuple[int, ...] = (50, 10, 3)
+    """Hardest shares, in percent, that are reported."""
+    near_miss_m: float = 0.5
+    """Gap below which the planner's drive is a near miss."""
+    seed: int = field(default=0)
+    """Of the noise of the re-simulations."""

@@ -1,0 +1,65 @@
+"""The reward of learning to drive: keep away from others and from the road edge. Source: arXiv 2212.11419, section IV-C.
+
+The formulas are second-hand and agree with the paper's text; weights and offsets are ours (design page 3.7).
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32
+
+from gleanings.driving import geometry
+from gleanings.driving.scene import Scene
+from gleanings.driving.state import Metric, SimState
+
+_FAR_M = 100.0
+
+
+class SafetyReward(eqx.Module):
+    """w_c min(d - d_c, 0) + w_o clip(-d_o - e, -2, 0) for the ego, 0 for all others; in [-3, 0] with weights of 1.
+
+    d: `clearance`, 0 in contact. e: `off_road_m`; where the map has no edge that term is 0.
+    """
+
+    clearance_m: float = eqx.field(static=True, default=1.0)
+    edge_m: float = eqx.field(static=True, default=0.5)
+    clearance_weight: float = eqx.field(static=True, default=1.0)
+    edge_weight: float = eqx.field(static=True, default=1.0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the metrics it reads."""
+        return ("off_road_m",)
+
+    @property
+    def worst(self) -> float:
+        """The least reward, and that of every decision after a failure that absorbs."""
+        return -self.clearance_weight * self.clearance_m - 2 * self.edge_weight
+
+    def __call__(
+        self, scene: Scene, previous: SimState, state: SimState, metrics: dict[str, Metric]
+    ) -> Float32[Array, " N"]:
+        """Reward [N] of the step."""
+        edge, known = metrics["off_road_m"]
+        near = self.clearance_weight * jnp.minimum(clearance(scene, state) - self.clearance_m, 0.0)
+        off = jnp.where(known, jnp.clip(-self.edge_m - edge, -2.0, 0.0), 0.0)
+        ego = jnp.asarray(scene.objects.is_sdc) & state.alive
+        return jnp.where(ego, near + self.edge_weight * off, 0.0)
+
+
+def clearance(scene: Scene, state: SimState) -> Float32[Array, ""]:
+    """Euclidean distance, m, from the ego's box to the nearest box at its height, at most 100; 0 in contact.
+
+    Pairs that have overlapped since they met are excused, as in the metrics of contact.
+    """
+    objects, slot = scene.objects, jnp.argmax(jnp.asarray(scene.objects.is_sdc))
+    boxes = geometry.boxes(state.pose, objects.length, objects.width)
+    own = geometry.Boxes(*(field[slot][None] for field in boxes))
+    level = jnp.abs(state.z - state.z[slot]) < (objects.height + objects.height[slot]) / 2
+    others = level & state.alive & ~_excused(state, slot) & (jnp.arange(state.x.shape[0]) != slot)
+    return jnp.minimum(jnp.where(others, geometry.box_distance(own, boxes)[0], _FAR_M).min(), _FAR_M)
+
+
+def _excused(state: SimState, slot: Array) -> Bool[Array, " N"]:
+    columns = jnp.arange(state.x.shape[0])
+    words = state.excused[slot][columns // 32]
+    return ((words >> (columns % 32).astype(jnp.uint32)) & 1) != 0

@@ -1,0 +1,104 @@
+"""The decision process of learning to drive: one action for several steps of the simulator. Source: design page 3.1 (ours).
+
+Nothing ends an episode: the reward is never positive, so that ending at a crash would pay the crash. A failure is
+recorded and the episode goes on.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Key
+
+from gleanings.driving.agents import LogPlayback, SimAgent
+from gleanings.driving.config import SimConfig
+from gleanings.driving.dynamics import Bicycle, along
+from gleanings.driving.idm import IDM
+from gleanings.driving.learn.actions import physical
+from gleanings.driving.learn.config import WorldConfig
+from gleanings.driving.learn.safety_reward import SafetyReward, clearance
+from gleanings.driving.observation import flatten, observation_size, observe_ego
+from gleanings.driving.scene import Scene
+from gleanings.driving.sim import Simulator
+from gleanings.driving.state import SimState
+
+METRICS = ("collision", "at_fault", "off_road", "off_road_m", "progress_m")
+
+
+class Decision(NamedTuple):
+    """What came of a decision. observation [D]; reward, clearance_m (least, to other boxes) and progress_m (along the
+    route since the start) are scalars; collision, at_fault, off_road: whether at any step. All float32 or bool."""
+
+    observation: Array
+    reward: Array
+    clearance_m: Array
+    progress_m: Array
+    collision: Array
+    at_fault: Array
+    off_road: Array
+
+
+class World(eqx.Module):
+    """The ego of a cropped scene (`crop.crop_scene`) decides, the simulator moves; for one scene, `jax.vmap` batches."""
+
+    config: WorldConfig = eqx.field(static=True)
+    sim: Simulator
+
+    def __init__(self, config: WorldConfig | None = None) -> None:
+        self.config = WorldConfig() if config is None else config
+        agents: SimAgent = IDM() if self.config.others == "idm" else LogPlayback()
+        c = self.config
+        reward = SafetyReward(c.clearance_m, c.edge_m, c.clearance_weight, c.edge_weight)
+        history = max(c.observe.frames - 1, 0)
+        sim = SimConfig(metrics=METRICS, measured="sdc", follow_ground=False, history=history)
+        self.sim = Simulator(sim, dynamics=Bicycle(), agents=agents, reward=reward)
+
+    @property
+    def observation_size(self) -> int:
+        """D, numbers in an observation."""
+        return observation_size(self.config.observe)
+
+    def begin(self, scene: Scene, key: Key[Array, ""]) -> tuple[SimState, Float32[Array, " D"]]:
+        """The first state and what the ego sees."""
+        state = self.sim.reset(scene, key)
+        return state, self.observe(scene, state)
+
+    def observe(self, scene: Scene, state: SimState) -> Float32[Array, " D"]:
+        """What the ego sees, flat."""
+        return flatten(observe_ego(scene, state, self.config.observe))
+
+    def decide(
+        self, scene: Scene, state: SimState, u: Float32[Array, "2"], key: Key[Array, ""]
+    ) -> tuple[SimState, Decision]:
+        """`config.every` steps under the action u in [-1, 1]^2.
+
+        The reward is the mean over the steps, and with `progress_weight` what is gained along the route.
+        """
+        slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
+        action = physical(jnp.clip(u, -1.0, 1.0), along(state.pose)[slot])
+        rows = jnp.broadcast_to(action, (state.x.shape[0], 2))
+        arc = state.arc[slot]
+
+        def step(state: SimState, _: None) -> tuple[SimState, tuple[Array, ...]]:
+            state, out = self.sim.step(scene, state, rows, key)
+            seen = (out.metrics[name].value[slot] for name in ("collision", "at_fault", "off_road", "progress_m"))
+            return state, (out.reward[slot], clearance(scene, state), *seen)
+
+        state, (reward, near, collision, at_fault, off_road, progress) = jax.lax.scan(
+            step, state, None, length=self.config.every
+        )
+        gained = self.config.progress_weight * (state.arc[slot] - arc) / 10
+        return state, Decision(
+            self.observe(scene, state),
+            reward.mean() + gained,
+            near.min(),
+            progress[-1],
+            collision.any(),
+            at_fault.any(),
+            off_road.any(),
+        )
+
+    def failed(self, decision: Decision) -> Bool[Array, "*batch"]:
+        """Contact or off the road."""
+        return decision.collision | decision.off_road
