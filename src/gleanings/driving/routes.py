@@ -1,5 +1,7 @@
 """The route of an object along lane centrelines, which tells nothing of how it was driven. Source: ours."""
 
+import itertools
+
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
@@ -63,7 +65,7 @@ def _centreline(index: LaneIndex, poses: Line, yaw: Float[np.ndarray, " K"], ahe
     if not lanes:
         return None
     line = index.graph.lane(lanes[0])
-    for before, lane in zip(lanes[:-1], lanes[1:], strict=True):
+    for before, lane in itertools.pairwise(lanes):
         following = index.graph.lane(lane)
         linked = bool((index.graph.links == [before, lane]).all(1).any())
         line = np.vstack([line, following]) if linked else _changed(line, following)

@@ -1,4 +1,4 @@
-"""Actions of a learner in [-1, 1]^2 and the accelerations and curvatures they stand for. Source: design page 3.2 (ours)."""
+"""Actions of a learner in [-1, 1]^2, and the accelerations and curvatures they stand for. Source: ours."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32

@@ -1,4 +1,4 @@
-"""Settings of learning to drive; importing this module loads no jax. Sources: arXiv 2212.11419 where it says so, else ours."""
+"""Settings of learning to drive; importing this module loads no jax. Source: ours, but where it is named."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,11 +11,14 @@ EncoderName = Literal["deep-set", "attention"]
 Others = Literal["log", "idm"]
 
 
+_SEEN = ObserveConfig(objects=6, frames=2, road=16, lights=1, route=10, line_of_sight=True)
+
+
 @dataclass(frozen=True)
 class WorldConfig:
     """The decision process: what is seen, how often one decides, and what it costs."""
 
-    observe: ObserveConfig = ObserveConfig(objects=6, frames=2, road=16, lights=1, route=10, line_of_sight=True)
+    observe: ObserveConfig = _SEEN
     """What the ego sees."""
     every: int = 2
     """Simulation steps of 0.1 s with one action (m): 5 decisions a second."""

@@ -1,4 +1,4 @@
-"""The reward of learning to drive: keep away from others and from the road edge. Source: arXiv 2212.11419, section IV-C.
+"""The reward of learning to drive: keep away from others and from the road edge. Source: arXiv 2212.11419, IV-C.
 
 The formulas are second-hand and agree with the paper's text; weights and offsets are ours (design page 3.7).
 """

@@ -1,4 +1,4 @@
-"""The decision process of learning to drive: one action for several steps of the simulator. Source: design page 3.1 (ours).
+"""The decision process of learning to drive: one action for several steps of the simulator. Source: ours.
 
 Nothing ends an episode: the reward is never positive, so that ending at a crash would pay the crash. A failure is
 recorded and the episode goes on.
@@ -40,7 +40,7 @@ class Decision(NamedTuple):
 
 
 class World(eqx.Module):
-    """The ego of a cropped scene (`crop.crop_scene`) decides, the simulator moves; for one scene, `jax.vmap` batches."""
+    """The ego of a scene from `crop.crop_scene` decides, the simulator moves. For one scene; `jax.vmap` batches."""
 
     config: WorldConfig = eqx.field(static=True)
     sim: Simulator
