@@ -70,7 +70,8 @@ def ring(cars: int, length: float, speed: float, steps: int = 21) -> Scene:
     there = np.arange(64) < cars
     zero = np.zeros_like(x, np.float32)
     full = np.where(there, length, 0).astype(np.float32)
-    return scene._replace(paths=Paths(x.astype(np.float32), y.astype(np.float32), zero, zero + 15, full, there))
+    logged = (start * radius + 0 * scene.log.x.T).astype(np.float32)
+    return scene._replace(paths=Paths(x.astype(np.float32), y.astype(np.float32), zero, zero + 15, full, there, logged))
 
 
 def test_the_gap_of_equilibrium():
@@ -247,7 +248,9 @@ def test_the_view_ahead_is_right_near_the_last_of_257_samples(arc: int, off: int
     scene = road([car(x, y, 0.0, yaw=yaw) for x, y, yaw in (at(float(s)) for s in (arc, arc + off))])
     x, y, _ = (np.tile(v, (8, 1)).astype(np.float32) for v in at(np.arange(257.0)))
     length = np.full(8, 240.0 if closed else 256.0, np.float32)
-    scene = on_device(scene._replace(paths=Paths(x, y, 0 * x, 0 * x + 15, length, np.full(8, closed))))
+    scene = on_device(
+        scene._replace(paths=Paths(x, y, 0 * x, 0 * x + 15, length, np.full(8, closed), 0 * scene.log.x.T))
+    )
     state = replace(simulator().reset(scene, KEY), arc=jnp.full(8, float(arc)))
     gap = float(find_leader(scene, state, point_at(scene, state.arc[:, None])).gap[0])
     assert gap == pytest.approx(off - LENGTH, abs=0.3) if off > 0 else gap > 1e5

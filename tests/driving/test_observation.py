@@ -24,7 +24,7 @@ from gleanings.driving.observation import (
 )
 from gleanings.driving.policies import policy_from
 from gleanings.driving.raw import Kind
-from gleanings.driving.scene import Lights, Paths, Road, Scene, Trajectory
+from gleanings.driving.scene import Lights, Road, Scene, Trajectory
 from gleanings.driving.sim import Simulator
 from gleanings.driving.state import SimState
 
@@ -186,7 +186,7 @@ def test_the_path_ends_or_goes_round():
     x[1], y[1] = ring
     length = np.array([5, 16 * 2 * np.pi, 0, 0, 0, 0, 0, 0], np.float32)
     limit = np.full_like(x, np.nan)
-    scene = scene._replace(paths=Paths(x, y, scene.paths.z, limit, length, np.arange(8) == 1))
+    scene = scene._replace(paths=scene.paths._replace(x=x, y=y, limit=limit, length=length, closed=np.arange(8) == 1))
     arc = jnp.zeros(8).at[1].set(16 * 2 * np.pi - 3)
     seen = see(scene, dataclasses.replace(started(scene), arc=arc), config)
     assert seen.path_mask.tolist()[:3] == [[True, True, False, False], [True] * 4, [False] * 4]
