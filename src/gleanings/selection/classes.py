@@ -5,6 +5,7 @@ nested by construction.
 """
 
 import abc
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ class Identity(FeatureMap):
     """1 and the columns as they are, in their order."""
 
     def __call__(self, observation: Float[AnyArray, "B D"]) -> Float[Array, "B F"]:
+        if isinstance(observation, np.ndarray):  # which compiles nothing
+            return jnp.asarray(np.concatenate([np.ones_like(observation[:, :1]), observation], 1))
         return jnp.concatenate([jnp.ones_like(observation[:, :1]), observation], 1)
 
     def size(self, columns: int) -> int:
@@ -127,7 +130,7 @@ class LinearQ(eqx.Module):
     weights: Float[Array, "A d"]
 
     def __call__(self, observation: Float[AnyArray, "B D"]) -> Float[Array, "B A"]:
-        return self.features(observation)[:, : self.weights.shape[1]] @ self.weights.T
+        return _leading_product(self.features(observation), self.weights)
 
 
 class PrefixLinear(FunctionClass):
@@ -157,12 +160,8 @@ class PrefixLinear(FunctionClass):
         key: Array,
     ) -> LinearQ:
         """Solves one ridge problem an action; `key` is not used."""
-        phi = self.features(jnp.asarray(observation))[:, : self.dim]
-        chosen = jax.nn.one_hot(action, num_actions, dtype=phi.dtype)
-        gram = jnp.einsum("na,ni,nj->aij", chosen, phi, phi, optimize="optimal")
-        gram = gram + self.ridge * len(phi) * jnp.eye(self.dim, dtype=phi.dtype)
-        right = jnp.einsum("na,ni->ai", chosen * jnp.asarray(target)[:, None], phi)
-        return LinearQ(self.features, jnp.linalg.solve(gram, right[..., None])[..., 0])
+        phi = self.features(observation)
+        return LinearQ(self.features, _ridge(phi, action, target, self.ridge, self.dim, num_actions))
 
 
 def prefix_linear(features: FeatureMap, dims: Sequence[int], ridge: float = 1e-3) -> list[PrefixLinear]:
@@ -171,3 +170,26 @@ def prefix_linear(features: FeatureMap, dims: Sequence[int], ridge: float = 1e-3
     if not dims or dims[0] < 1 or any(b <= a for a, b in itertools.pairwise(dims)):
         raise ConfigError(f"dims {tuple(dims)}: sizes of nested classes must increase, from at least 1")
     return [PrefixLinear(features, d, ridge) for d in dims]
+
+
+@jax.jit
+def _leading_product(phi: Float[Array, "B F"], weights: Float[Array, "A d"]) -> Float[Array, "B A"]:
+    return phi[:, : weights.shape[1]] @ weights.T
+
+
+@functools.partial(jax.jit, static_argnames=("dim", "num_actions"))
+def _ridge(
+    phi: Float[Array, "N F"],
+    action: Int[AnyArray, " N"],
+    target: Float[AnyArray, " N"],
+    ridge: float | Array,
+    dim: int,
+    num_actions: int,
+) -> Float[Array, "A d"]:
+    """Weights of each action on the first `dim` features."""
+    phi = phi[:, :dim]
+    chosen = jax.nn.one_hot(action, num_actions, dtype=phi.dtype)
+    gram = jnp.einsum("na,ni,nj->aij", chosen, phi, phi, optimize="optimal")
+    gram = gram + ridge * len(phi) * jnp.eye(dim, dtype=phi.dtype)
+    right = jnp.einsum("na,ni->ai", chosen * jnp.asarray(target)[:, None], phi)
+    return jnp.linalg.solve(gram, right[..., None])[..., 0]

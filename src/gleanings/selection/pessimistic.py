@@ -265,7 +265,8 @@ def _ridge(
     """Inverse of the lower Cholesky factor of V, and theta, from sum phi phi' and sum phi r."""
     identity = np.eye(len(gram))
     factor = np.linalg.cholesky((gram + ridge * identity) / rows)
-    return linalg.solve_triangular(factor, identity, lower=True), linalg.cho_solve((factor, True), moment / rows)
+    # Not by a solve for the identity, which wakes the threads of LAPACK for the smallest matrix.
+    return linalg.lapack.dtrtri(factor, lower=1)[0], linalg.cho_solve((factor, True), moment / rows)
 
 
 def heads(dims: tuple[int, ...]) -> list[HeadLinear]:
