@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from gleanings.core.errors import ConfigError, GleaningsError, NumericsError
 from gleanings.core.keys import root
 from gleanings.selection import prefix
-from gleanings.selection.classes import FunctionClass, LinearQ, PrefixLinear, Q
+from gleanings.selection.classes import FunctionClass, LinearQ, PrefixLinear, Q, padded_length
 from gleanings.selection.fqi import backup, default_sweeps, fqi, possible_values, values_of
 from gleanings.selection.log import Split, Transitions
 from gleanings.selection.prefix import Comparisons
@@ -224,9 +224,7 @@ def _worst_condition(rows: prefix.Rows, num_actions: int, ridge: float) -> tuple
 def _stacked(data: Transitions, split: Split, largest: PrefixLinear) -> prefix.Rows:
     """Rows by stage, padded so that logs of about one length compile once."""
     stages = [data.at(stage) for stage in range(data.num_stages)]
-    longest = max(map(len, stages))
-    step = max(1 << max(longest.bit_length() - 3, 0), 64)
-    length = -(-longest // step) * step
+    length = padded_length(max(map(len, stages)))
 
     def gather(values: Any, dtype: Any) -> Array:
         padded = [np.pad(values[rows], [(0, length - len(rows))] + [(0, 0)] * (values.ndim - 1)) for rows in stages]

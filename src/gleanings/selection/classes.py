@@ -60,14 +60,12 @@ class RandomFourier(FeatureMap):
 
     def __call__(self, observation: Float[AnyArray, "B D"]) -> Float[Array, "B F"]:
         columns = observation.shape[1]
-        waves = self.total - 1 - columns
+        waves = max(self.total - 1 - columns, 0)
         key = stream(self.seed, "random-fourier")
         frequency_key, phase_key = jax.random.split(key)
-        frequency = self.scale * jax.random.normal(frequency_key, (columns, max(waves, 0)))
-        phase = jax.random.uniform(phase_key, (max(waves, 0),), maxval=2 * math.pi)
-        observation = jnp.asarray(observation)
-        cosine = jnp.cos(observation @ frequency + phase) / math.sqrt(32)
-        return jnp.concatenate([jnp.ones_like(observation[:, :1]), observation, cosine], 1)[:, : self.total]
+        frequency = self.scale * jax.random.normal(frequency_key, (columns, waves))
+        phase = jax.random.uniform(phase_key, (waves,), maxval=2 * math.pi)
+        return _cosines(observation, frequency, phase)[:, : self.total]
 
     def size(self, columns: int) -> int:
         """`total`."""
@@ -80,6 +78,7 @@ class Pca(FeatureMap):
     mean: Float[Array, " D"]
     components: Float[Array, "D C"]
 
+    @jax.jit
     def __call__(self, observation: Float[AnyArray, "B D"]) -> Float[Array, "B F"]:
         scores = (observation - self.mean) @ self.components
         return jnp.concatenate([jnp.ones_like(scores[:, :1]), scores], 1)
@@ -170,6 +169,20 @@ def prefix_linear(features: FeatureMap, dims: Sequence[int], ridge: float = 1e-3
     if not dims or dims[0] < 1 or any(b <= a for a, b in itertools.pairwise(dims)):
         raise ConfigError(f"dims {tuple(dims)}: sizes of nested classes must increase, from at least 1")
     return [PrefixLinear(features, d, ridge) for d in dims]
+
+
+def padded_length(rows: int) -> int:
+    """Rows and at most a quarter more, or 64 of them, so that logs of about one length compile once."""
+    step = max(1 << max(rows.bit_length() - 3, 0), 64)
+    return -(-rows // step) * step
+
+
+@jax.jit
+def _cosines(
+    observation: Float[AnyArray, "B D"], frequency: Float[Array, "D W"], phase: Float[Array, " W"]
+) -> Float[Array, "B F"]:
+    cosine = jnp.cos(observation @ frequency + phase) / math.sqrt(32)
+    return jnp.concatenate([jnp.ones_like(observation[:, :1]), observation, cosine], 1)
 
 
 @jax.jit

@@ -18,7 +18,7 @@ from scipy import linalg
 
 from gleanings.core.errors import ConfigError
 from gleanings.selection.bandit import BanditLog
-from gleanings.selection.classes import AnyArray, FeatureMap, Identity
+from gleanings.selection.classes import AnyArray, FeatureMap, Identity, padded_length
 
 Joint = Callable[[np.ndarray], np.ndarray]
 _BLOCK = 1 << 14  # rows predicted at once, so that what lies between stays small
@@ -235,7 +235,9 @@ def leading_features(features: FeatureMap, dim: int, context: Float[np.ndarray, 
     """The first `dim` features in float64; columns of the context keep their precision."""
     if isinstance(features, Identity):
         return np.concatenate([np.ones((len(context), 1)), context[:, : dim - 1]], 1)
-    return np.asarray(features(context), float)[:, :dim]
+    rows = len(context)
+    padded = np.pad(context, ((0, padded_length(rows) - rows), (0, 0)))
+    return np.asarray(features(padded), float)[:rows, :dim]
 
 
 class _Head(NamedTuple):
