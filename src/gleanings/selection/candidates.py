@@ -144,7 +144,7 @@ class PrefixCandidates(Candidates):
     def compare(self, k: int) -> Comparisons:
         """Class k against every class."""
         found = self._solved[1]
-        return Comparisons(*(np.asarray(y)[:, k] for y in found[:-1]), np.asarray(found.rows))
+        return Comparisons(*(np.asarray(y)[:, k] for y in found[:-1]), rows=np.asarray(found.rows))
 
     @cached_property
     def _solved(self) -> tuple[prefix.Fits, Comparisons]:

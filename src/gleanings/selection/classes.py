@@ -78,10 +78,8 @@ class Pca(FeatureMap):
     mean: Float[Array, " D"]
     components: Float[Array, "D C"]
 
-    @jax.jit
     def __call__(self, observation: Float[AnyArray, "B D"]) -> Float[Array, "B F"]:
-        scores = (observation - self.mean) @ self.components
-        return jnp.concatenate([jnp.ones_like(scores[:, :1]), scores], 1)
+        return _scores(observation, self.mean, self.components)
 
     def size(self, columns: int) -> int:
         """1 + number of components."""
@@ -175,6 +173,14 @@ def padded_length(rows: int) -> int:
     """Rows and at most a quarter more, or 64 of them, so that logs of about one length compile once."""
     step = max(1 << max(rows.bit_length() - 3, 0), 64)
     return -(-rows // step) * step
+
+
+@jax.jit
+def _scores(
+    observation: Float[AnyArray, "B D"], mean: Float[Array, " D"], components: Float[Array, "D C"]
+) -> Float[Array, "B F"]:
+    scores = (observation - mean) @ components
+    return jnp.concatenate([jnp.ones_like(scores[:, :1]), scores], 1)
 
 
 @jax.jit

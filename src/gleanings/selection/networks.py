@@ -60,10 +60,8 @@ class HiddenLayer(FeatureMap):
 
     net: Net
 
-    @jax.jit
     def __call__(self, observation: Float[AnyArray, "B D"]) -> Float[Array, "B F"]:
-        x = (jnp.asarray(observation, jnp.float32) - self.net.mean) / self.net.scale
-        return jnp.concatenate([jnp.ones_like(x[:, :1]), x, _hidden(self.net.weights, x)], 1)
+        return _last_hidden(self.net, jnp.asarray(observation, jnp.float32))
 
     def size(self, columns: int) -> int:
         """1 + columns + width."""
@@ -279,6 +277,12 @@ def _hidden(w: Weights, x: Array) -> Array:
 
 def _values(w: Weights, x: Array) -> Array:
     return w.bias + x @ w.linear.T + _hidden(w, x) @ w.out.T
+
+
+@jax.jit
+def _last_hidden(net: Net, observation: Array) -> Array:
+    x = (observation - net.mean) / net.scale
+    return jnp.concatenate([jnp.ones_like(x[:, :1]), x, _hidden(net.weights, x)], 1)
 
 
 @jax.jit

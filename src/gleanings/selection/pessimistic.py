@@ -268,7 +268,8 @@ def _ridge(
     identity = np.eye(len(gram))
     factor = np.linalg.cholesky((gram + ridge * identity) / rows)
     # Not by a solve for the identity, which wakes the threads of LAPACK for the smallest matrix.
-    return linalg.lapack.dtrtri(factor, lower=1)[0], linalg.cho_solve((factor, True), moment / rows)
+    (inverse,) = linalg.get_lapack_funcs(("trtri",), (factor,))
+    return inverse(factor, lower=1)[0], linalg.cho_solve((factor, True), moment / rows)
 
 
 def heads(dims: tuple[int, ...]) -> list[HeadLinear]:
