@@ -10,6 +10,7 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 )
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of LAPACK, which scipy and XLA share
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _REPOSITORY = Path(__file__).parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_REPOSITORY / ".cache" / "jax"))
