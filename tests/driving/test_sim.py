@@ -233,11 +233,11 @@ def test_rates_and_arcs_of_a_turn():
 
 
 def test_arcs_of_objects_that_enter_on_a_loop_lie_on_the_limb_of_their_direction():
-    # A hairpin: 100 m out along y = 0, back along y = 4. The object enters on the way back, beside arc 20.
+    # A hairpin: 40 m out along y = 0, back along y = 4. The object enters on the way back, beside arc 17.5.
     arc = np.arange(288, dtype=np.float32)
     scene = tiny_scene([straight(), straight(20, 4, 5, yaw=np.pi, valid=slice(5, T))])
-    scene.paths.x[1], scene.paths.y[1] = np.minimum(arc, 204 - arc), np.where(arc < 102, 0, 4)
-    assert np.isclose(make().rollout(scene, None, KEY, steps=5).state.arc[1], 186.5, atol=0.1)
+    scene.paths.x[1], scene.paths.y[1] = np.minimum(arc, 84 - arc), np.where(arc < 42, 0, 4)
+    assert np.isclose(make().rollout(scene, None, KEY, steps=5).state.arc[1], 66.5, atol=0.1)
 
 
 @pytest.mark.parametrize(
