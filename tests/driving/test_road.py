@@ -33,7 +33,7 @@ def same_as_dense(scene: Scene, points: np.ndarray) -> np.ndarray:
     return value
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_grid_is_the_dense_twin_is_brute_force(seed):
     lines = _roads.wild(seed)
     points = _roads.queries(lines, 5000, seed)
