@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, Key
 from gleanings.core.errors import ConfigError
 from gleanings.core.stats import Interval, bootstrap_ci
 from gleanings.driving.scene import Scene, name_of
-from gleanings.driving.sim import Simulator
+from gleanings.driving.sim import Simulator, on_device
 from gleanings.driving.stack import groups_of, grow, stack_scenes
 from gleanings.driving.state import Rollout
 from gleanings.driving.summary import averages, chosen, per_object
@@ -139,8 +139,8 @@ def _batches(
                 members = left[first : first + batch]
                 rows = [*members, *members[-1:] * (min(batch, len(group)) - len(members))]
                 stacked = stack_scenes([grow(scenes[index], largest) for index in rows])
-                keys = _keys(key, jnp.asarray(rows))
-                filled = jax.tree.map(jnp.asarray, stacked)
+                keys = _keys(key, np.asarray(rows))
+                filled = on_device(stacked)
                 yield members, _run(sim, policy, who, filled, keys, count, _chunk(len(rows)), keep)
 
 
