@@ -35,6 +35,10 @@ see_ego = jax.jit(observe_ego, static_argnames=("config", "ego"))
 see_one = jax.jit(observe_one, static_argnames="config")
 
 
+def put(row: list[float]) -> jax.Array:
+    return jax.device_put(np.float32(row))
+
+
 def started(scene: Scene) -> SimState:
     config = SimConfig(controlled="all", metrics=(), history=2)
     return Simulator(config, dynamics=Bicycle(), agents=LogPlayback()).reset(scene, KEY)
@@ -168,9 +172,8 @@ def test_the_frame_of_the_ego_by_hand():
     scene = tiny_scene([ego, ahead, crossing])
     one = np.ones(2, np.float32)
     scene = scene._replace(road=Road(8 * one, 4 * one, 0.5 * one, one, 0 * one, np.array([2, 0], np.int8)))
-    state = dataclasses.replace(
-        started(scene), x=np.float32([9.5, 10, 20, 0, 0, 0, 0, 0]), arc=np.full(8, 1.25, np.float32)
-    )
+    rows = {"x": [9.5, 10, 20, 0, 0, 0, 0, 0], "arc": [1.25] * 8}
+    state = dataclasses.replace(started(scene), **{name: put(row) for name, row in rows.items()})
     seen = see_ego(scene, state, ObserveConfig(objects=3, road=2, route=2))
     np.testing.assert_allclose(seen.ego, [5, 0, 4.6, 1.9, 0.5, 0, 15, 1], atol=1e-5)
     np.testing.assert_allclose(seen.others[0, 0], [0, -10.5, 0, 1, -5, 3, 1.8, 0.7, 3], atol=1e-5)
@@ -190,7 +193,7 @@ def test_the_path_ends_or_goes_round():
     length = np.array([5, 16 * 2 * np.pi, 0, 0, 0, 0, 0, 0], np.float32)
     limit = np.full_like(x, np.nan)
     scene = scene._replace(paths=Paths(x, y, scene.paths.z, limit, length, np.arange(8) == 1))
-    arc = np.float32([0, 16 * 2 * np.pi - 3, 0, 0, 0, 0, 0, 0])
+    arc = put([0, 16 * 2 * np.pi - 3, 0, 0, 0, 0, 0, 0])
     seen = see(scene, dataclasses.replace(started(scene), arc=arc), config)
     assert seen.path_mask.tolist()[:3] == [[True, True, False, False], [True] * 4, [False] * 4]
     ahead = np.array([-1, 1, 3, 5]) / 16
@@ -257,12 +260,12 @@ def test_the_order_of_the_objects_changes_nothing():
 def test_neither_actions_nor_the_future_nor_goals_show():
     scene, config = crowd(), ALL
     state = started(scene)
-    far = np.float32([9, 0, 0, 0, 0, 0, 0, 0])
+    far = put([9, 0, 0, 0, 0, 0, 0, 0])
     other = dataclasses.replace(
         state,
-        accel=np.asarray(state.accel) + 3,
-        yaw_rate=np.asarray(state.yaw_rate) + 1,
-        ring=state.ring._replace(x=np.asarray(state.ring.x) + far, vx=np.asarray(state.ring.vx) + far),
+        accel=state.accel + 3,
+        yaw_rate=state.yaw_rate + 1,
+        ring=state.ring._replace(x=state.ring.x + far, vx=state.ring.vx + far),
     )
     log = jax.tree.map(lambda leaf: np.roll(leaf, 5, axis=0), scene.log)
     told = scene._replace(log=log, goals=scene.goals._replace(x=scene.goals.x + 7))
