@@ -25,7 +25,7 @@ from gleanings.estimators.toys import toy
 
 from ._oracle import toy as oracle_toy
 
-pytestmark = pytest.mark.usefixtures("plain_compilation")
+pytestmark = pytest.mark.plain_compilation
 
 
 def run(*arguments: str) -> int:

@@ -17,7 +17,7 @@ from gleanings.estimators._base import AbstractEstimator
 from ._members import BIASED, BINARY, CORE, MEMBERS, NOT_BLIND, UNBIASED, core_first
 from ._oracle import exact, toy
 
-plain = pytest.mark.usefixtures("plain_compilation")
+plain = pytest.mark.plain_compilation
 SIZES, VARIABLES, BATCHES = (2, 3, 5, 8), (1, 3), ((), (2,), (2, 3))
 DTYPES = ("float32", "float64")
 

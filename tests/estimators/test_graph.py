@@ -22,7 +22,7 @@ from gleanings.estimators import (
 
 from ._oracle import all_outcomes, toy
 
-pytestmark = pytest.mark.usefixtures("plain_compilation")
+pytestmark = pytest.mark.plain_compilation
 D, K, DRAWS = 2, 3, 20_000
 OUTCOMES = jnp.asarray(np.eye(K, dtype=np.float32)[all_outcomes(D, K)])
 cost_of_pair = toy("mlp", 2 * D, K, seed=5).f

@@ -26,7 +26,7 @@ from gleanings.estimators import (
 from ._members import BINARY
 from ._oracle import decomposition, exact, leaves_of, sigmoid, softmax, toy
 
-pytestmark = pytest.mark.usefixtures("plain_compilation")
+pytestmark = pytest.mark.plain_compilation
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ MEMBERS = {
     "iw": DisARMIW(),
     "reinmax": ReinMax(),
 }
-pytestmark = pytest.mark.usefixtures("plain_compilation")
+pytestmark = pytest.mark.plain_compilation
 D, K, B = 2, 3, 8
 PARAMS = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(D * K, 4)), jnp.float32), "c": jnp.ones(4)}
 

@@ -24,7 +24,7 @@ from gleanings.estimators import (
     vae,
 )
 
-plain = pytest.mark.usefixtures("plain_compilation")
+plain = pytest.mark.plain_compilation
 SMALL = vae.Config(CoupledLOO(4), variables=2, categories=3, hidden=(5,), learning_rate=1e-3, prior_learning_rate=None)
 IMAGES = np.array([[1, 0, 0, 1], [0, 1, 1, 1], [1, 1, 0, 0]], np.float32)
 

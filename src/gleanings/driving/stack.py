@@ -208,22 +208,30 @@ def unstack(scenes: Scene) -> list[Scene]:
 def group_scenes(scenes: Iterable[Scene], batch: int) -> Iterator[tuple[list[int], Scene]]:
     """Indices of at most `batch` scenes and those scenes stacked, in order of first appearance.
 
-    Scenes share a group if they agree in what time depends on: steps, object slots, path samples, lengths of the grid
-    lists, raster. The rest is padded to the largest of the group. ConfigError: batch < 1.
+    Scenes share a group as in `groups_of`. ConfigError: batch < 1.
     """
     if batch < 1:
         raise ConfigError(f"batch = {batch}; expected at least 1")
     kept = list(scenes)
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, scene in enumerate(kept):
-        sizes = sizes_of(scene)
-        groups.setdefault(tuple(sizes[letter] for letter in "TNQMKYX"), []).append(index)
-    for members in groups.values():
-        every = [sizes_of(kept[index]) for index in members]
-        largest = {letter: max(size[letter] for size in every) for letter in every[0]}
+    for members, largest in groups_of(kept):
         for first in range(0, len(members), batch):
             chosen = members[first : first + batch]
             yield chosen, stack_scenes([grow(kept[index], largest) for index in chosen])
+
+
+def groups_of(scenes: Sequence[Scene]) -> list[tuple[list[int], dict[str, int]]]:
+    """Indices of the scenes of each group and the sizes they grow to, in order of first appearance.
+
+    Scenes share a group if they agree in what time depends on: steps, object slots, path samples, lengths of the grid
+    lists, raster. The rest is padded to the largest of the group.
+    """
+    sizes, groups = [sizes_of(scene) for scene in scenes], {}
+    for index, size in enumerate(sizes):
+        groups.setdefault(tuple(size[letter] for letter in "TNQMKYX"), []).append(index)
+    return [
+        (members, {letter: max(sizes[index][letter] for index in members) for letter in sizes[members[0]]})
+        for members in groups.values()
+    ]
 
 
 def names_of(scenes: Scene) -> list[str]:
