@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 # Eight host devices for the sharding tests; one thread a process, since tests run in parallel.
@@ -10,6 +11,7 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 )
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of LAPACK, which scipy and XLA share
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _REPOSITORY = Path(__file__).parents[1]
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_REPOSITORY / ".cache" / "jax"))
@@ -19,6 +21,22 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Compile quickly rather than well, fixtures too, where programs run for less time than they compile.
+
+    Tests of the room `driving` and those marked `plain_compilation`; slow ones run the programs that users run.
+    """
+    plain = "driving" in item.path.parts or item.get_closest_marker("plain_compilation") is not None
+    plain = plain and item.get_closest_marker("slow") is None
+    jax.config.update("jax_disable_most_optimizations", plain)
+    try:
+        return (yield)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
 
 _FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),

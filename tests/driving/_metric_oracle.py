@@ -288,38 +288,39 @@ class _Paths:
         self.was = np.zeros(n, bool)
         self.unsure = np.zeros(n, bool)
         self.start, self.logged = np.zeros(n), np.zeros(n)
-        log = scene.log
+        self.first, log, self.row = first, scene.log, first
+        self.arcs = np.full(log.valid.shape, np.nan)
         for i in range(n):
-            arc = np.nan
-            for t in np.flatnonzero(log.valid[:, i]):
-                arc, _, _ = self.project(i, float(log.x[t, i]), float(log.y[t, i]), arc)
-                if t >= first and not self.was[i]:
-                    self.start[i], self.was[i] = arc, True
-            self.logged[i] = 0.0 if np.isnan(arc) else self.gained(i, arc)
+            self.arc = np.zeros(n)
+            for k, t in enumerate(np.flatnonzero(log.valid[:, i])):
+                x, y = float(log.x[t, i]), float(log.y[t, i])
+                hint = self.arc[i] if k else self.enter(i, x, y, 0.0)[0]
+                self.arc[i] = self.arcs[t, i] = self.project(i, x, y, hint)[0]
+            later = np.flatnonzero(log.valid[first:, i])
+            self.start[i] = self.arcs[first + later[0], i] if len(later) else np.nan_to_num(self.arcs[0, i])
+            self.logged[i] = self.arc[i] - self.start[i]
         self.was[:] = False
-        self.arc = np.array([self.travelled(i, first) for i in range(n)])
+        self.arc = np.zeros(n)
         self.last = Trajectory(*(np.zeros(n) for _ in Trajectory._fields))
 
-    def travelled(self, i: int, first: int) -> float:
-        """Length of the log up to step `first`."""
-        x, y = (np.asarray(v[: first + 1, i], float)[self.scene.log.valid[: first + 1, i]] for v in self.scene.log[:2])
-        return float(np.hypot(np.diff(x), np.diff(y)).sum())
-
-    def enter(self, i: int, x: float, y: float) -> tuple[float, bool]:
-        """Sample of the path near (x, y) and not far from the last arc, and whether another limb is about as good."""
-        arcs = np.arange(self.scene.paths.x.shape[1])
+    def enter(self, i: int, x: float, y: float, expected: float) -> tuple[float, bool]:
+        """Arc near (x, y) and not far from the one expected, and whether another limb is about as good."""
+        arcs, length = np.arange(self.scene.paths.x.shape[1]), max(float(self.scene.paths.length[i]), 1.0)
         apart = np.hypot(self.scene.paths.x[i] - x, self.scene.paths.y[i] - y) ** 2
-        cost = apart + 0.02 * (arcs - self.arc[i]) ** 2
+        moved = arcs - expected
+        if self.scene.paths.closed[i]:
+            moved = (moved + length / 2) % length - length / 2
+        cost = apart + 0.02 * moved**2
         best = int(cost.argmin())
-        return float(best), bool((cost < cost[best] + 80)[abs(arcs - best) > 24].any())
+        return expected + moved[best], bool((cost < cost[best] + 80)[abs(moved - moved[best]) > 24].any())
 
     def project(self, i: int, x: float, y: float, hint: float) -> tuple[float, float, bool]:
-        """Arc, distance and doubt, within 15 m of `hint`; NaN: anywhere."""
+        """Arc, counted on over rounds, distance and doubt, within 15 m of `hint`."""
         px, py = (np.asarray(v[i], float) for v in (self.scene.paths.x, self.scene.paths.y))
         closed, length = bool(self.scene.paths.closed[i]), max(float(self.scene.paths.length[i]), 1.0)
         low = (hint - 15) % length if closed else hint - 15
-        first = 0 if np.isnan(hint) else min(max(int(np.floor(low)), 0), len(px) - 32)
-        end = len(px) - 1 if np.isnan(hint) else first + 31
+        first = min(max(int(np.floor(low)), 0), len(px) - 32)
+        end = first + 31
         px, py = px[first : end + 1], py[first : end + 1]
         dx, dy = np.diff(px), np.diff(py)
         share = np.clip(((x - px[:-1]) * dx + (y - py[:-1]) * dy) / np.maximum(dx * dx + dy * dy, 1e-9), 0, 1)
@@ -328,12 +329,8 @@ class _Paths:
         apart = abs(arcs - arcs[k])
         apart = np.minimum(apart % length, -apart % length) if closed else apart
         rival = bool(((away < away[k] + 2e-3) & (apart > 0.05)).any())
-        return arcs[k] % length if closed else arcs[k], away[k], rival
-
-    def gained(self, i: int, arc: float) -> float:
-        """Arc since the start, on a closed path at least -15 m and less than a round more."""
-        gained, length = arc - self.start[i], max(float(self.scene.paths.length[i]), 1.0)
-        return (gained + 15) % length - 15 if self.scene.paths.closed[i] else gained
+        arc = arcs[k] + length * round((hint - arcs[k]) / length) if closed else arcs[k]
+        return arc, away[k], rival
 
     def step(self, now: Trajectory) -> dict:
         n, has = len(now.x), np.asarray(self.scene.paths.length) > 0
@@ -341,17 +338,20 @@ class _Paths:
         for i in np.flatnonzero(now.valid & has).tolist():
             went = np.array([now.x[i] - self.last.x[i], now.y[i] - self.last.y[i]])
             expected = self.arc[i] + went @ [np.cos(self.last.yaw[i]), np.sin(self.last.yaw[i])]
-            hint, lost = (expected, False) if self.was[i] else self.enter(i, now.x[i], now.y[i])
+            row = min(self.row, len(self.arcs) - 1)
+            near = self.arc[i] if np.isnan(self.arcs[row, i]) else self.arcs[row, i]
+            hint, lost = (expected, False) if self.was[i] else self.enter(i, now.x[i], now.y[i], near)
             self.arc[i], distance[i], rival = self.project(i, now.x[i], now.y[i], hint)
             if self.scene.paths.closed[i]:  # the second round has other chords: the point is that of the first
-                px, py = (np.interp(self.arc[i], np.arange(len(v[i])), v[i]) for v in self.scene.paths[:2])
+                at = self.arc[i] % float(self.scene.paths.length[i])
+                px, py = (np.interp(at, np.arange(len(v[i])), v[i]) for v in self.scene.paths[:2])
                 distance[i] = np.hypot(now.x[i] - px, now.y[i] - py)
             self.unsure[i] |= rival or lost
-        self.was, self.last = now.valid.copy(), now
+        self.was, self.last, self.row = now.valid.copy(), now, self.row + 1
         mask = now.valid & has
         full = self.scene.paths.x.shape[1] - 1  # a path of this length is cut, not over
-        on_path = mask & (np.asarray(self.scene.paths.closed) | (np.nan_to_num(self.arc) < full))
-        gained = np.array([self.gained(i, arc) for i, arc in enumerate(np.nan_to_num(self.arc))])
+        on_path = mask & (np.asarray(self.scene.paths.closed) | (self.arc < full))
+        gained = self.arc - self.start
         ratio = gained / np.maximum(self.logged, 1e-9)
         return {
             "off_route_m": (distance, on_path, self.unsure.copy()),

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gleanings.driving.edges import compile_edges
+from gleanings.driving.paths import logged_arcs
 from gleanings.driving.raw import DEFAULT_SIZE, Kind
 from gleanings.driving.scene import (
     Goals,
@@ -163,7 +164,10 @@ def _paths(tracks: Sequence[Track]) -> Paths:
         if len(points):
             x[i], y[i], length[i] = _sampled(points)
     flat, unknown = np.zeros((n, SAMPLES), f), np.full((n, SAMPLES), np.nan, f)
-    return Paths(x, y, flat, unknown, length, np.zeros(n, bool))
+    motion = np.stack([np.where(one.valid[:, None], one.motion, 0) for one in tracks], 1).astype(float)
+    valid, still = np.stack([one.valid for one in tracks], 1), np.zeros(n, bool)
+    logged = logged_arcs(x, y, length, still, motion[..., 0], motion[..., 1], motion[..., 2], valid)
+    return Paths(x, y, flat, unknown, length, still, logged)
 
 
 def _sampled(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -164,4 +164,6 @@ def _paths(log: Trajectory) -> Paths:
     arc = np.arange(SAMPLES, dtype=np.float32)
     length = np.where(log.valid.any(0), 256, 0).astype(np.float32)
     zero = np.zeros((len(length), SAMPLES), np.float32)
-    return Paths(x + arc * np.cos(yaw), y + arc * np.sin(yaw), zero, zero + 15, length, length < 0)
+    along = np.cos(yaw).T * (log.x - x.T) + np.sin(yaw).T * (log.y - y.T)
+    logged = np.where(log.valid, np.clip(along, 0, SAMPLES - 1), 0).astype(np.float32).T
+    return Paths(x + arc * np.cos(yaw), y + arc * np.sin(yaw), zero, zero + 15, length, length < 0, logged)

@@ -29,7 +29,7 @@ COAST = np.zeros(2, np.float32)
 
 
 def make_sim(dynamics=None, **config) -> Simulator:
-    config = {"metrics": ("collision", "off_road", "log_divergence", "speeding_mps"), "steps": 4} | config
+    config = {"metrics": ("collision", "off_road", "log_divergence"), "steps": 4} | config
     config = {"terminate_on": ("collision",)} | config
     return Simulator(SimConfig(**config), dynamics=dynamics or Bicycle(), agents=LogPlayback())
 
@@ -63,7 +63,7 @@ def test_an_episode_by_hand():
         assert reward == pytest.approx(-0.01 * 0.5 * (0.1 * step) ** 2, abs=1e-6)  # divergence alone
         assert unflatten(seen, SMALL).ego[0] == pytest.approx(10 + 0.1 * step, abs=1e-4)
         assert not info["collision"]
-        assert info["speeding_mps"] == pytest.approx(10 + 0.1 * step - 15, abs=1e-4)
+        assert info["log_divergence"] == pytest.approx(0.5 * (0.1 * step) ** 2, abs=1e-4)
         assert (terminated, truncated) == (False, step == 4)
 
 

@@ -1,5 +1,6 @@
 """Fans of futures: each is the rollout of its own, and constant actions lead along circles."""
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gleanings.driving.dynamics import Bicycle
 from gleanings.driving.fans import Plan, constant_grid, fan, rank
 from gleanings.driving.score import NEEDS
 from gleanings.driving.sim import Simulator
+from gleanings.driving.state import Action, SimState
 
 KEY = jax.random.key(5)
 SCENE = tiny_scene([straight(0, 0, 10), straight(20, 0, 4), turning(), straight(-9, 2, 0)])
@@ -21,18 +23,29 @@ def make(agents=None, **config) -> Simulator:
     return Simulator(SimConfig(**config), dynamics=Bicycle(), agents=agents or LogPlayback())
 
 
-def test_each_future_is_its_own_rollout_step_by_step():
-    sim = make(ConstantVelocity(), controlled="all", metrics=("collision", "overlap_gap", "progress_m"))
-    state = sim.rollout(SCENE, None, KEY, steps=3).state
-    actions = np.random.default_rng(0).normal(0, (1, 0.02), (16, 5, 2)).astype(np.float32)
-    futures = fan(sim, SCENE, state, actions, KEY)
+@pytest.fixture(scope="module")
+def sim() -> Simulator:
+    return make(ConstantVelocity(), controlled="all", metrics=("collision", "overlap_gap", "progress_m"))
+
+
+@eqx.filter_jit
+def planned(plan: Plan, state: SimState) -> Action:
+    return plan(SCENE, state)
+
+
+def test_each_future_is_its_own_rollout_step_by_step(sim):
+    actions = np.random.default_rng(0).normal(0, (1, 0.02), (12, 10, 2)).astype(np.float32)
+    state = sim.reset(SCENE, KEY)
+    for _ in range(3):
+        state, _ = sim.step(SCENE, state, planned(Plan(0 * actions[0], state.t), state), KEY)
+    futures = jax.device_get(fan(sim, SCENE, state, actions, KEY)._replace(state=None))
     assert futures.trajectory is not None
-    assert futures.trajectory.x.shape == (16, 6, 8)
-    assert np.asarray(futures.first).tolist() == [3] * 16
-    for k in (0, 15):
-        now = state
+    assert futures.trajectory.x.shape == (12, 11, 8)
+    assert futures.first.tolist() == [3] * 12
+    for k in (0, 11):  # of the first chunk and of the last
+        now, plan = state, Plan(actions[k], state.t)
         for h in range(5):
-            now, out = sim.step(SCENE, now, Plan(actions[k], state.t)(SCENE, now), KEY)
+            now, out = sim.step(SCENE, now, planned(plan, now), KEY)
             for name, metric in out.metrics.items():
                 got = futures.metrics[name]
                 np.testing.assert_array_equal(got.mask[k, h], metric.mask, name)
@@ -40,14 +53,13 @@ def test_each_future_is_its_own_rollout_step_by_step():
             np.testing.assert_allclose(futures.trajectory.x[k, h + 1], now.x, atol=1e-5)
 
 
-def test_constant_actions_lead_along_circles():
+def test_constant_actions_lead_along_circles(sim):
     """Exact arcs in float64: s = v t + a t^2 / 2, yaw = k s, position of a circle of radius 1 / k."""
-    sim = make(metrics=())
-    actions = constant_grid(10, (-2.0, 2.0), (0.01, 0.05), (2, 4))
+    actions = constant_grid(10, (-2.0, 2.0), (0.01, 0.05), (2, 6))
     futures = fan(sim, SCENE, sim.reset(SCENE, KEY), actions, KEY)
     ego = jax.tree.map(lambda rows: np.asarray(rows)[:, :, 0], futures.trajectory)
     a, k = (actions[:, 0, c].astype(float) for c in (0, 1))
-    assert len({*zip(a, k, strict=True)}) == 8
+    assert len({*zip(a, k, strict=True)}) == 12
     assert sorted({*a}) == [-2, 2]
     for h in range(11):
         s = 10 * 0.1 * h + a * (0.1 * h) ** 2 / 2

@@ -23,7 +23,7 @@ SIM = Simulator(
     dynamics=Bicycle(),
     agents=LogPlayback(),
 )
-Loss = Callable[[jax.Array], jax.Array]
+Loss = Callable[[jax.Array | np.ndarray], tuple[jax.Array, jax.Array]]
 
 
 def divergence(sim: Simulator, scene: Scene, actions: jax.Array) -> jax.Array:
@@ -75,33 +75,40 @@ def present(scene: Scene) -> Scene:
 
 
 def assert_differences(loss: Loss, at: np.ndarray, seed: int, h: float = 1e-6, count: int = 4) -> np.ndarray:
-    """The gradient, equal to central differences of a loss in float64 along `count` random directions to 1e-4."""
+    """The gradient, equal to central differences in float64 along `count` random directions to 1e-4.
+
+    loss: a compiled `jax.value_and_grad`.
+    """
     with jax.enable_x64(True):
-        loss, start = jax.jit(loss), jnp.asarray(at, jnp.float64)
-        gradient = np.asarray(jax.jit(jax.grad(loss))(start))
+        start = np.asarray(at, np.float64)
+        gradient = np.asarray(loss(start)[1])
         assert gradient.dtype == np.float64
         for direction in np.random.default_rng(seed).normal(0, 1, (count, *at.shape)) * [1, 0.02]:
-            slope = float(loss(start + h * direction) - loss(start - h * direction)) / (2 * h)
+            slope = float(loss(start + h * direction)[0] - loss(start - h * direction)[0]) / (2 * h)
             assert np.isclose((gradient * direction).sum(), slope, rtol=1e-4)
     return gradient
 
 
+@jax.jit
+@jax.value_and_grad
+def twenty(actions: jax.Array, speed: float) -> jax.Array:
+    """A function of where 20 steps of an object lead, and its gradient."""
+    zero = jnp.zeros((), actions.dtype)
+    start = Pose(zero, zero, zero, zero + 0.3, speed * jnp.cos(zero + 0.3), speed * jnp.sin(zero + 0.3))
+
+    def step(pose, action):
+        return Bicycle().forward(pose, action, 0.1, limits_of(jnp.int32(1))), None
+
+    end = jax.lax.scan(step, start, actions)[0]
+    return end.x + 2 * end.y + 3 * end.yaw + 0.5 * end.vx**2 - end.vy
+
+
 @pytest.mark.parametrize("speed", [0.0, 8.0])
 def test_twenty_steps_of_the_bicycle_model_agree_with_differences(speed: float):
-    def loss(actions: jax.Array) -> jax.Array:
-        zero = jnp.zeros((), actions.dtype)
-        start = Pose(zero, zero, zero, zero + 0.3, speed * jnp.cos(zero + 0.3), speed * jnp.sin(zero + 0.3))
-
-        def step(pose, action):
-            return Bicycle().forward(pose, action, 0.1, limits_of(jnp.int32(1))), None
-
-        end = jax.lax.scan(step, start, actions)[0]
-        return end.x + 2 * end.y + 3 * end.yaw + 0.5 * end.vx**2 - end.vy
-
     at = np.random.default_rng(1).uniform(-1, 1, (20, 2)) * [1, 0.05]
     at[:, 0] += 1.5  # no object at rest stays there or is driven backwards: k ds has a kink at rest
     for actions in (at, at * [1, 0]):
-        assert_differences(loss, actions, seed=0)
+        assert_differences(lambda actions: twenty(actions, speed), actions, seed=0)
 
 
 def check(scene: Scene) -> None:
@@ -113,7 +120,7 @@ def check(scene: Scene) -> None:
         assert np.isfinite(gradient).all()
     scene = present(scene)
     loss, gradient = GRADIENT(SIM, scene, actions)
-    exact = assert_differences(lambda actions: by_hand(scene, actions), actions, seed=1)
+    exact = assert_differences(jax.jit(jax.value_and_grad(lambda x: by_hand(scene, x))), actions, seed=1)
     assert np.linalg.norm(gradient - exact) < 5e-3 * np.linalg.norm(exact)
 
 
@@ -151,6 +158,7 @@ def test_sixty_gradient_steps_unlearn_coasting():
         return jnp.where(mask & ego, value, 0).sum() / (mask & ego).sum()
 
     @jax.jit
+    @jax.vmap
     def learn(x, scene, ego):
         def step(carry, k):
             x, m, v = carry
@@ -160,10 +168,11 @@ def test_sixty_gradient_steps_unlearn_coasting():
             x = x - rate * (m / (1 - 0.9 ** (k + 1))) / (jnp.sqrt(v / (1 - 0.99 ** (k + 1))) + 1e-8)
             return (x, m, v), value
 
-        (x, _, _), values = jax.lax.scan(step, (x, jnp.zeros_like(x), jnp.zeros_like(x)), jnp.arange(60.0))
-        return values[0], loss(x, scene, ego)
+        # The loss of the 61st step is that after 60.
+        return jax.lax.scan(step, (x, jnp.zeros_like(x), jnp.zeros_like(x)), jnp.arange(61.0))[1]
 
-    before, after = jax.vmap(lambda scene, ego: learn(jnp.zeros((STEPS, 2)), scene, ego))(scenes, ego)
+    losses = learn(np.zeros((len(ego), STEPS, 2), np.float32), scenes, ego)
+    before, after = np.asarray(losses)[:, 0], np.asarray(losses)[:, -1]
     print(before, after)
     assert (before > 0.5).all()
     assert (after < 0.2 * before).all()

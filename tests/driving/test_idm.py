@@ -45,13 +45,19 @@ def on_device(scene: Scene) -> Scene:
 
 
 @jax.jit
-def _leader(scene: Scene) -> Leader:
+def _leader(scene: Scene, arc: jax.Array) -> Leader:
     state = simulator().reset(scene, KEY)
+    state = replace(state, arc=jnp.where(jnp.isnan(arc), state.arc, arc))
     return find_leader(scene, state, point_at(scene, state.arc[:, None]))
 
 
-def leader_of(scene: Scene) -> Leader:
-    return _leader(on_device(scene))
+def leader_of(scene: Scene, arc: float = np.nan) -> Leader:
+    """The leaders at the start, or where all stand at `arc`."""
+    return _leader(on_device(scene), jnp.full(8, arc))
+
+
+RATE, TRAVEL, RED = jax.jit(IDM().rate), jax.jit(travel), jax.jit(red_line)
+UNLIT = IDM(desired="limit", obey_lights=False)
 
 
 def ring(cars: int, length: float, speed: float, steps: int = 21) -> Scene:
@@ -70,20 +76,21 @@ def ring(cars: int, length: float, speed: float, steps: int = 21) -> Scene:
     there = np.arange(64) < cars
     zero = np.zeros_like(x, np.float32)
     full = np.where(there, length, 0).astype(np.float32)
-    return scene._replace(paths=Paths(x.astype(np.float32), y.astype(np.float32), zero, zero + 15, full, there))
+    logged = (start * radius + 0 * scene.log.x.T).astype(np.float32)
+    return scene._replace(paths=Paths(x.astype(np.float32), y.astype(np.float32), zero, zero + 15, full, there, logged))
 
 
 def test_the_gap_of_equilibrium():
     idm, speed, free = IDM(), 8.0, 12.0
     gap = (idm.standstill + speed * idm.headway) / np.sqrt(1 - (speed / free) ** 4)
-    one = jnp.ones(1)
-    rate = [float(idm.rate(one * speed, one * free, Leader(one * g, one * speed))[0]) for g in (gap - 0.01, gap + 0.01)]
+    v, limit = np.float32([speed]), np.float32([free])
+    rate = [float(RATE(v, limit, Leader(np.float32([g]), v))[0]) for g in (gap - 0.01, gap + 0.01)]
     assert rate[0] < 0 < rate[1]
     assert max(map(abs, rate)) < 0.003
 
 
 def test_followers_settle_at_that_gap():
-    idm = IDM(desired="limit")
+    idm = UNLIT
     lead, follower = car(20.5, speed=8.0), car(0, speed=8.3)
     scene = road([follower, lead])
     limits = np.full_like(scene.paths.limit, 12.0)
@@ -103,7 +110,8 @@ def test_a_free_run_is_that_of_fine_steps():
     def slope(v: float) -> float:
         return idm.acceleration * (1 - (v / free) ** 4)
 
-    v, x, speed, way = 2.0, 0.0, jnp.full(1, 2.0), 0.0
+    v, x, speed, way = 2.0, 0.0, np.full(1, 2.0, np.float32), 0.0
+    limit, nobody = np.float32([free]), Leader(np.float32([1e6]), np.zeros(1, np.float32))
     for _ in range(200):
         for _ in range(100):
             h = dt / 100
@@ -113,8 +121,7 @@ def test_a_free_run_is_that_of_fine_steps():
             k4 = slope(v + h * k3)
             x += v * h + h * h / 6 * (k1 + k2 + k3)
             v += h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        rate = idm.rate(speed, jnp.full(1, free), Leader(jnp.full(1, 1e6), jnp.zeros(1)))
-        made, speed = travel(speed, rate, jnp.float32(dt))
+        made, speed = TRAVEL(speed, RATE(speed, limit, nobody), np.float32(dt))
         way += float(made[0])
     assert float(speed[0]) == pytest.approx(v, abs=0.02)
     assert way == pytest.approx(x, abs=0.6)  # first order in dt
@@ -122,7 +129,7 @@ def test_a_free_run_is_that_of_fine_steps():
 
 @pytest.mark.parametrize(("speed", "rate"), [(1.0, -8.0), (0.3, -8.0), (5.0, -2.0), (0.0, -1.0)])
 def test_who_stops_within_a_step_stays(speed: float, rate: float):
-    made, after = (float(v[0]) for v in travel(jnp.full(1, speed), jnp.full(1, rate), jnp.float32(0.1)))
+    made, after = (float(v[0]) for v in TRAVEL(np.float32([speed]), np.float32([rate]), np.float32(0.1)))
     stop = speed / -rate
     exact = speed * 0.1 + rate * 0.005 if stop > 0.1 else speed**2 / (2 * -rate)
     assert (made, after) == pytest.approx((exact, max(speed + rate * 0.1, 0.0)), abs=1e-6)
@@ -222,10 +229,10 @@ def test_red_stops_before_the_line_and_nothing_else_does(light: Light):
 def test_a_line_too_near_to_stop_at_is_passed():
     scene = on_device(lit(Light.STOP, arc=10.0, speed=14.0))
     state = simulator().reset(scene, KEY)
-    assert float(red_line(scene, state, state.vx).gap[0]) > 1e5
+    assert float(RED(scene, state, state.vx).gap[0]) > 1e5
     slow = replace(state, vx=state.vx * 0.2)
-    assert float(red_line(scene, slow, slow.vx).gap[0]) == pytest.approx(10 - LENGTH / 2 - 1.0, abs=1e-4)
-    free = drive(lit(Light.STOP), IDM(obey_lights=False))
+    assert float(RED(scene, slow, slow.vx).gap[0]) == pytest.approx(10 - LENGTH / 2 - 1.0, abs=1e-4)
+    free = drive(lit(Light.STOP), UNLIT)
     assert float(free.x[-1, 0]) > 45
 
 
@@ -247,9 +254,8 @@ def test_the_view_ahead_is_right_near_the_last_of_257_samples(arc: int, off: int
     scene = road([car(x, y, 0.0, yaw=yaw) for x, y, yaw in (at(float(s)) for s in (arc, arc + off))])
     x, y, _ = (np.tile(v, (8, 1)).astype(np.float32) for v in at(np.arange(257.0)))
     length = np.full(8, 240.0 if closed else 256.0, np.float32)
-    scene = on_device(scene._replace(paths=Paths(x, y, 0 * x, 0 * x + 15, length, np.full(8, closed))))
-    state = replace(simulator().reset(scene, KEY), arc=jnp.full(8, float(arc)))
-    gap = float(find_leader(scene, state, point_at(scene, state.arc[:, None])).gap[0])
+    paths = Paths(x, y, 0 * x, 0 * x + 15, length, np.full(8, closed), 0 * scene.log.x.T)
+    gap = float(leader_of(scene._replace(paths=paths), arc).gap[0])
     assert gap == pytest.approx(off - LENGTH, abs=0.3) if off > 0 else gap > 1e5
 
 

@@ -18,6 +18,7 @@ from gleanings.driving.state import Rollout
 from gleanings.driving.summary import MOVING_M, chosen, per_object
 
 KEY = jax.random.key(0)
+PER_OBJECT = jax.jit(per_object)
 BOUNDS = ((DeltaLocal(), 0.001), (DeltaGlobal(), 0.001), (StateTarget(), 0.001), (Bicycle(), 0.05), (Discrete(), 0.15))
 # A lane of I-80 is 3.2 m wide in the map though vehicles stand beside each other nearer than that, and their positions
 # come from a camera: 188 of 200 overlap. It is a load of vehicles, no log in which contacts mean anything.
@@ -31,7 +32,7 @@ JERKY = REAL[8]
 
 def counts(scene: Scene, roll: Rollout, who: str) -> dict[str, tuple[int, int]]:
     """Of a group: objects for which a metric held at some step, and for which it is defined."""
-    group, values = np.asarray(chosen(scene, roll, who)), per_object(scene, roll)  # pyright: ignore[reportArgumentType]
+    group, values = np.asarray(chosen(scene, roll, who)), PER_OBJECT(scene, roll)
     use = {name: group & np.asarray(values[name].mask) for name in ("collision", "off_road")}
     return {name: (int(np.asarray(values[name].value)[some].sum()), int(some.sum())) for name, some in use.items()}
 
@@ -84,7 +85,7 @@ def throughout(scene: Scene) -> np.ndarray:
 def displacements(scene: Scene, dynamics: Dynamics) -> tuple[np.ndarray, np.ndarray]:
     """Mean distance to the log [N] under the inverse of the model, and where it is defined."""
     sim = Simulator(SimConfig(controlled="all", metrics=("log_divergence",)), dynamics=dynamics, agents=LogPlayback())
-    ade = per_object(scene, sim.rollout(scene, expert(dynamics), KEY, record="metrics"))["ade_m"]
+    ade = PER_OBJECT(scene, sim.rollout(scene, expert(dynamics), KEY, record="metrics"))["ade_m"]
     return np.asarray(ade.value), np.asarray(ade.mask)
 
 

@@ -33,7 +33,7 @@ def same_as_dense(scene: Scene, points: np.ndarray) -> np.ndarray:
     return value
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_grid_is_the_dense_twin_is_brute_force(seed):
     lines = _roads.wild(seed)
     points = _roads.queries(lines, 5000, seed)
@@ -93,20 +93,20 @@ def test_only_edges_of_the_same_height_count():
     above = [np.array([[side * 4, -60.0, 6.0], [side * 4, 60.0, 6.0]]) for side in (-1, 1)]
     lines = [(line[::-1] if left else line, False) for line, left in zip(below + above, (0, 1, 1, 0), strict=True)]
     scene = _roads.road_scene(lines)
-    x, y = jnp.array([20.0, 3.0, 20.0, 3.0, 0.0]), jnp.array([0.0, 20.0, 0.0, 20.0, 0.0])
-    value, known = GRID(scene, x, y, jnp.array([0.0, 6.0, 6.0, 0.0, 3.0]))
+    x, y, z = np.float32([[20, 3, 20, 3, 0], [0, 20, 0, 20, 0], [0, 6, 6, 0, 3]])
+    value, known = GRID(scene, x, y, z)
     np.testing.assert_allclose(value, [-5, -1, 16, 15, -30], atol=1e-5)  # at 3.0 m neither road passes
     assert bool(known.all())
 
 
 def test_beside_the_grid_and_without_edges():
     scene, nan = _roads.road_scene([(_roads.star(), True)]), float("nan")
-    x, zero = jnp.array([1e6, nan, 0.0, jnp.inf]), jnp.zeros(4)
-    np.testing.assert_array_equal(GRID(scene, x, zero, zero)[0][jnp.array([0, 1, 3])], 30)
+    x, zero = np.float32([1e6, nan, 0.0, np.inf]), np.zeros(4, np.float32)
+    np.testing.assert_array_equal(np.asarray(GRID(scene, x, zero, zero)[0])[[0, 1, 3]], 30)
     assert float(GRID(scene, zero, zero, zero - 9)[0][0]) == -30
     value, known = GRID(_roads.road_scene([]), x, zero, zero)
-    assert bool(jnp.isfinite(value).all())
-    assert not bool(known.any())
+    assert np.isfinite(value).all()
+    assert not np.asarray(known).any()
 
 
 def oracle(lines: list[_roads.Polyline], points: np.ndarray) -> np.ndarray:

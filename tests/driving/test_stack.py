@@ -73,8 +73,11 @@ def test_scenes_do_not_shrink(small: Scene, large: Scene) -> None:
             large._replace(
                 log=large.log._replace(**{k: v[1:] for k, v in large.log._asdict().items()}),
                 lights=large.lights._replace(state=large.lights.state[1:]),
+                paths=large.paths._replace(logged=large.paths.logged[:, 1:]),
             ),
         )
+    with pytest.raises(ConfigError, match=r"paths of 257 samples cannot become 513: .*path_m"):
+        grow(small, {"Q": 513})
 
 
 def test_stacked_scenes_come_apart_again(small: Scene) -> None:

@@ -2,22 +2,24 @@
 
 import json
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.driving._scenes import straight, tiny_scene, turning
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving import evaluation
 from gleanings.driving.agents import LogPlayback
 from gleanings.driving.comfort import comfort
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle
 from gleanings.driving.evaluation import evaluate, roll_out
-from gleanings.driving.families import make_scenes
 from gleanings.driving.metrics import measure
 from gleanings.driving.policies import expert
 from gleanings.driving.raw import Kind
 from gleanings.driving.reward import GoalReward, LinearReward
-from gleanings.driving.scene import Scene
 from gleanings.driving.score import score
 from gleanings.driving.sim import Simulator
 from gleanings.driving.state import Metric
@@ -98,11 +100,24 @@ def test_score_is_a_product_and_a_weighted_mean():
     assert np.asarray(mask).all()
 
 
+class Rewards(eqx.Module):
+    """Two rewards in one program, told apart by the first axis."""
+
+    both: tuple[LinearReward, GoalReward]
+
+    def __call__(self, scene, previous, state, metrics):
+        return jnp.stack([reward(scene, previous, state, metrics) for reward in self.both])
+
+
+LINEAR = LinearReward({"collision": -1.0, "log_divergence": -0.5})
+
+
 @pytest.fixture(scope="module")
 def run():
-    scene = random_scene(3)[0]
-    sim = Simulator(SimConfig(controlled="all"), dynamics=Bicycle(), agents=LogPlayback())
-    return scene, sim, sim.rollout(scene, expert(sim.dynamics), jax.random.key(0))
+    scene, rewards = random_scene(3)[0], Rewards((LINEAR, GoalReward()))
+    sim = Simulator(SimConfig(controlled="all"), dynamics=Bicycle(), agents=LogPlayback(), reward=rewards)
+    rollout = sim.rollout(scene, expert(sim.dynamics), jax.random.key(0))._replace(state=None)
+    return scene, sim, jax.device_get(rollout)
 
 
 def test_a_rollout_is_measured_like_its_trajectory(run):
@@ -154,43 +169,41 @@ def _last(values: np.ndarray) -> float:
 
 
 def test_rewards(run):
-    scene, key = run[0], jax.random.key(1)
-    reward = LinearReward({"collision": -1.0, "log_divergence": -0.5})
-    assert reward.names == ("collision", "log_divergence")
-    assert hash(reward) == hash(LinearReward({"log_divergence": -0.5, "collision": -1.0}))
+    scene, _, roll = run
+    assert LINEAR.names == ("collision", "log_divergence")
+    assert hash(LINEAR) == hash(LinearReward({"log_divergence": -0.5, "collision": -1.0}))
     with pytest.raises(ConfigError, match="metric 'crash' is not known"):
         LinearReward({"crash": 1.0})
-    names = ("collision", "log_divergence", "off_road", "goal_reached")
-    config = SimConfig(controlled="all", metrics=names)
-    for one in (reward, GoalReward()):
-        roll = Simulator(config, dynamics=Bicycle(), agents=LogPlayback(), reward=one).rollout(scene, None, key)
-        value = {name: np.asarray(roll.metrics[name].value, float) for name in names}
-        if one is reward:
-            expected = -value["collision"] - 0.5 * value["log_divergence"]
-        else:
-            goals, rows = scene.goals, roll.trajectory
-            away = np.hypot(np.asarray(rows.x) - goals.x, np.asarray(rows.y) - goals.y)
-            lives = np.asarray(rows.valid)[1:] & np.asarray(rows.valid)[:-1] & goals.exists
-            enters = (value["goal_reached"] > 0) & (away[:-1] > goals.radius)
-            expected = (
-                np.where(lives, 0.1 * (away[:-1] - away[1:]) + enters, 0) - value["collision"] - value["off_road"]
-            )
-        np.testing.assert_allclose(roll.reward, expected, atol=1e-4)
+    value = {name: np.asarray(metric.value, float) for name, metric in roll.metrics.items()}
+    linear = -value["collision"] - 0.5 * value["log_divergence"]
+    goals, rows = scene.goals, roll.trajectory
+    away = np.hypot(rows.x - goals.x, rows.y - goals.y)
+    lives = rows.valid[1:] & rows.valid[:-1] & goals.exists
+    enters = (value["goal_reached"] > 0) & (away[:-1] > goals.radius)
+    goal = np.where(lives, 0.1 * (away[:-1] - away[1:]) + enters, 0) - value["collision"] - value["off_road"]
+    np.testing.assert_allclose(roll.reward, np.stack([linear, goal], 1), atol=1e-4)
 
 
 def test_evaluation_is_that_of_single_scenes():
-    scenes: list[Scene] = make_scenes("straight", seed=0, count=3)
-    sim = Simulator(SimConfig(metrics=("collision", "log_divergence")), dynamics=Bicycle(), agents=LogPlayback())
+    scenes = [tiny_scene([turning(speed), straight(30, 0, speed)]) for speed in (4.0, 8.0, 12.0)]
+    sim = Simulator(SimConfig(metrics=("infeasible", "log_divergence")), dynamics=Bicycle(), agents=LogPlayback())
     key, policy = jax.random.key(0), expert(sim.dynamics)
     found = evaluate(sim, scenes, policy, key, batch=2)
+    done = []
     for index, row, rollout in roll_out(sim, scenes, policy, key, batch=2):
+        done.append(index)
         alone = summarise(scenes[index], rollout)
         for name, value in row.items():
             assert value == pytest.approx(alone[name], abs=1e-5, nan_ok=True)
             assert value == pytest.approx(found.rows[index][name], abs=1e-5, nan_ok=True)
+    assert sorted(done) == [0, 1, 2]
+    compiled = evaluation._run._cached._cache_size()
+    ((index, row, rollout),) = roll_out(sim, scenes, policy, key, batch=2, indices=[1])
+    assert (index, row) == (1, pytest.approx(found.rows[1], abs=1e-5, nan_ok=True))
+    assert evaluation._run._cached._cache_size() == compiled, "a part of a run needs no program of its own"
     assert found.means["ade_m"].estimate == pytest.approx(np.mean([row["ade_m"] for row in found.rows]))
     assert found.means["ade_m"].n == 3
     assert "3 scenes, objects: controlled" in found.table()
-    assert json.loads(json.dumps(found.to_json()))["means"]["collision"]["n"] == 3
+    assert json.loads(json.dumps(found.to_json()))["means"]["infeasible"]["n"] == 3
     with pytest.raises(ConfigError, match="no scenes"):
         evaluate(sim, [], policy, key)

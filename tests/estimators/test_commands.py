@@ -10,11 +10,22 @@ import pytest
 import gleanings.estimators as library
 from gleanings.cli import main
 from gleanings.core.metrics import read_metrics
-from gleanings.estimators import ARMS, AbstractEstimator, CoupledLOO, DisARMTree, ReinforceLOO, ReinMax, exact_gradient
+from gleanings.estimators import (
+    ARMS,
+    AbstractEstimator,
+    CoupledLOO,
+    DisARMTree,
+    ReinforceLOO,
+    ReinMax,
+    check,
+    exact_gradient,
+)
 from gleanings.estimators._names import NAMES, named
 from gleanings.estimators.toys import toy
 
 from ._oracle import toy as oracle_toy
+
+pytestmark = pytest.mark.plain_compilation
 
 
 def run(*arguments: str) -> int:
@@ -95,11 +106,26 @@ def test_compare_prints_a_ranked_table(capsys):
 
 
 def test_compare_knows_binary_variables(capsys):
-    assert run("compare", "--binary", "--variables", 3, "--objective", "sep", "--draws", 1000) == 0
+    options = ("--variables", 3, "--objective", "sep", "--draws", 1000, "--estimators", "arms-4", "coupled-loo-4")
+    assert run("compare", "--binary", *options) == 0
     out = capsys.readouterr().out
     assert "toy sep, 3 binary variables" in out
     assert "ARMS(4)" in out
     assert "CoupledLOO(4, binary)" in out
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_compare_runs_a_selection_if_none_is_named(binary, monkeypatch, capsys):
+    measured = []
+    monkeypatch.setattr(check, "compare", lambda estimators, f, logits, key, draws: measured.extend(estimators))
+    assert run("compare", *(["--binary"] if binary else []), "--draws", 1000) == 0
+    assert len(set(measured)) == len(measured) >= 6
+    assert {member.variable for member in measured} == {"binary" if binary else "categorical"}
+    assert ReinforceLOO(4, variable="binary" if binary else "categorical") in measured
+    f, logits = toy("mlp", 2, 3, binary=binary)
+    for member in measured:
+        value, cotangent = jax.eval_shape(lambda x, key, m=member: m(f, x, key), logits, jax.random.key(0))
+        assert (value.shape, cotangent.shape) == ((), logits.shape)
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -125,7 +151,7 @@ SMALL = ("--variables", 2, "--categories", 3, "--hidden", 5, "--batch-size", 8, 
 
 def test_train_writes_a_run_and_resumes_it_bit_for_bit(tmp_path, capsys):
     data = images_file(tmp_path / "faces.npz")
-    options = ("--data", data, "--estimator", "disarm-tree", *SMALL)
+    options = ("--data", data, "--estimator", "reinforce-loo-2", *SMALL)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run("train", *options, "--steps", 30, "--out", whole) == 0
     out = capsys.readouterr().out
@@ -142,7 +168,7 @@ def test_train_writes_a_run_and_resumes_it_bit_for_bit(tmp_path, capsys):
     assert [step for step, _ in first] == [5, 10, 15, 20, 25, 30]
     page = (whole / "report.html").read_text()
     assert page.count("<svg") == 2
-    assert "disarm-tree on faces, 30 steps, seed 0" in page
-    assert json.loads((whole / "config.json").read_text())["estimator"] == "disarm-tree"
+    assert "reinforce-loo-2 on faces, 30 steps, seed 0" in page
+    assert json.loads((whole / "config.json").read_text())["estimator"] == "reinforce-loo-2"
     assert json.loads((whole / "status.json").read_text())["status"] == "done"
     assert (parts / "report.html").read_text() == page

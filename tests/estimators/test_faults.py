@@ -1,6 +1,7 @@
 """Bad input and hostile numbers: one clear error, or NaN for the example concerned and nothing else."""
 
 import math
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,6 @@ from gleanings.estimators import (
     ARSMPlus,
     CoupledLOO,
     DisARM,
-    DisARMIW,
     DisARMSB,
     DisARMTree,
     GumbelSoftmax,
@@ -122,10 +122,15 @@ def test_f_of_a_wrong_shape_is_told_what_was_expected(member, f):
 
 def test_integer_and_boolean_f_become_float32():
     logits = jnp.zeros((4, 2, 3))
-    run = jax.jit(lambda key, dtype: CoupledLOO()(lambda z: z[..., 0, 0].astype(dtype), logits, key), static_argnums=1)
-    reference, g = run(jax.random.key(1), jnp.float32)
-    for dtype in (jnp.int32, jnp.bool_):
-        value, cotangent = run(jax.random.key(1), dtype)
+
+    @jax.jit
+    def run(key):
+        calls = [lambda z, dtype=dtype: z[..., 0, 0].astype(dtype) for dtype in (jnp.float32, jnp.int32, jnp.bool_)]
+        return [CoupledLOO()(f, logits, jax.random.clone(key)) for f in calls]
+
+    (reference, g), *others = run(jax.random.key(1))
+    assert np.abs(g).max() > 0.1
+    for value, cotangent in others:
         assert value.dtype == jnp.float32
         np.testing.assert_allclose(value, reference)
         np.testing.assert_allclose(cotangent, g)
@@ -150,39 +155,52 @@ def test_a_gradient_that_f_lacks_names_the_members_that_need_none(member):
         member(broken, jnp.zeros((2, 3)), jax.random.key(0))
 
 
-@pytest.mark.parametrize("name", core_first(MEMBERS))
-def test_bad_numbers_stay_in_their_example(name):
-    """NaN, +inf and all -inf logits, and NaN or inf from f in one evaluation; the other examples do not change."""
+@cache
+def program(name: str):
+    """Value, cotangent and draw for the logits that the three tests below share; a fault strikes two examples."""
     member, binary = MEMBERS[name], MEMBERS[name].variable == "binary"
-    logits = jax.random.normal(jax.random.key(3), (6, 2) if binary else (6, 2, 3))
-    bad = logits.at[1, 0].set(jnp.nan).at[2, 1].set(jnp.inf)
-    bad = bad if binary else bad.at[3, 0].set(-jnp.inf)
-    f, spoiled = toy("mlp", 2, 3, binary=binary).f, (4, 5)
+    f, last, other = toy("mlp", *((10, 2) if binary else (2, 5)), binary=binary).f, (-1, *SPOILED[0]), (0, *SPOILED[1])
 
     @jax.jit
     def run(logits, key, fault):
         def g(z):
             values = f(jnp.nan_to_num(z))
-            return values.at[-1, spoiled[0]].add(fault).at[0, spoiled[1]].add(jnp.where(fault != 0, jnp.inf, 0))
+            return values.at[last].add(fault).at[other].add(jnp.where(fault != 0, jnp.inf, 0))
 
-        return member(g, logits, key)
+        draw = member.draw(logits, jax.random.clone(key)) if member.needs_gradient_of_f is False else None
+        return *member(g, logits, key), draw
 
+    return run
+
+
+SPOILED = (4, 3), (5, 3)
+
+
+@pytest.mark.parametrize("name", core_first(MEMBERS))
+def test_bad_numbers_stay_in_their_example(name):
+    """NaN, +inf and all -inf logits, and NaN or inf from f in one evaluation; the other examples do not change."""
+    binary = MEMBERS[name].variable == "binary"
+    logits = np.random.default_rng(3).normal(size=(64, 8, 10) if binary else (64, 8, 2, 5)).astype(np.float32)
+    bad, concerned = logits.copy(), np.zeros((64, 8), bool)
+    bad[1, 0, 0], bad[2, 7, 1] = np.nan, np.inf
+    for example in [(1, 0), (2, 7), *SPOILED]:
+        concerned[example] = True
+    if not binary:
+        bad[3, 2, 0], concerned[3, 2] = -np.inf, True
     with jax.debug_key_reuse(False):
-        clean = run(logits, jax.random.key(4), 0.0)
-        found = run(bad, jax.random.key(4), jnp.nan)
-    concerned = {1, 2, *spoiled} | (set() if binary else {3})
-    for i in range(6):
-        for leaf, reference in zip(found, clean, strict=True):
-            if i in concerned:
-                assert np.isnan(leaf[i]).all(), (i, leaf[i])
-            else:
-                np.testing.assert_array_equal(leaf[i], reference[i])
+        clean = program(name)(logits, jax.random.key(4), 0.0)[:2]
+        found = program(name)(bad, jax.random.key(4), np.nan)[:2]
+    for leaf, reference in zip(found, clean, strict=True):
+        leaf, reference = np.asarray(leaf), np.asarray(reference)
+        assert np.isfinite(reference).all()
+        assert np.isnan(leaf[concerned]).all()
+        np.testing.assert_array_equal(leaf[~concerned], reference[~concerned])
 
 
 @pytest.mark.parametrize("name", core_first(UNBIASED))
 def test_extreme_and_excluded_logits_stay_finite(name):
     """+-30, +-90, all equal, -inf: finite; a category at -inf is never drawn and has cotangent exactly 0."""
-    member, inf = MEMBERS[name], jnp.inf
+    inf = np.inf
     rows = [
         [30, -30, 0, 0, 0],
         [90, -90, 90, 0, -90],
@@ -193,36 +211,30 @@ def test_extreme_and_excluded_logits_stay_finite(name):
         [-inf, -inf, 2, -inf, -inf],
         [88, -inf, 89, -88, -inf],
     ]
-    logits = jnp.asarray(rows, jnp.float32)
-    batch = jnp.broadcast_to(logits[:, None], (64, 8, 2, 5))
-    f = toy("mlp", 2, 5).f
-
-    @jax.jit
-    def run(key):
-        draw = member.draw(batch, key)
-        return draw, member.cotangent(draw, f(draw.samples))
-
-    draw, cotangent = run(jax.random.key(1))
+    batch = np.broadcast_to(np.array(rows, np.float32)[:, None], (64, 8, 2, 5))
+    value, cotangent, draw = program(name)(batch, jax.random.key(1), 0.0)
+    cotangent, samples, excluded = np.asarray(cotangent), np.asarray(draw.samples), np.isneginf(batch)
+    assert np.isfinite(value).all()
     assert np.isfinite(cotangent).all()
     assert np.isfinite(draw.weights).all()
-    excluded = jnp.isneginf(batch)
-    assert (draw.samples.sum(-1) == 1).all()
-    assert not (draw.samples * excluded).any() or name == "local"
+    assert (samples.sum(-1) == 1).all()
+    assert not (samples * excluded).any() or name == "local"
     assert (cotangent[excluded] == 0).all()
     np.testing.assert_allclose(cotangent[:, 6], 0, atol=1e-6)  # one category left
 
 
 @pytest.mark.parametrize("name", core_first(BINARY))
 def test_extreme_binary_logits_stay_finite(name):
-    logits = jnp.asarray([-np.inf, -1e38, -90, -30, -17, 0, 17, 30, 90, 1e38], jnp.float32)
-    member = MEMBERS[name]
-
-    batch = jnp.broadcast_to(logits, (256, 10))
-    value, cotangent = jax.jit(lambda key: member(lambda z: z.sum(-1), batch, key))(jax.random.key(1))
+    logits = np.array([-np.inf, -1e38, -90, -30, -17, 0, 17, 30, 90, 1e38], np.float32)
+    value, cotangent, _ = program(name)(np.broadcast_to(logits, (64, 8, 10)), jax.random.key(1), 0.0)
+    cotangent = np.asarray(cotangent)
     assert np.isfinite(value).all()
     assert np.isfinite(cotangent).all()
-    assert (cotangent[:, 0] == 0).all()
-    assert np.abs(cotangent[:, [1, 2, 8, 9]]).max() < 1e-3 or name in ("arm", "binary-arsm+")
+    assert (cotangent[..., 0] == 0).all()
+    assert np.abs(cotangent[..., [1, 2, 8, 9]]).max() < 1e-3 or name in ("arm", "binary-arsm+")
+
+
+_excess = jax.jit(lambda one, zero, c: excess_correlation(Split(one, zero), c))
 
 
 @settings(max_examples=200, deadline=None)
@@ -231,7 +243,7 @@ def test_lambda_lies_between_one_over_n_and_one_over_n_minus_one(a, n, data):
     """float32 R of c samples at a node against the formula in float64; R itself may not leave [-1, 0]."""
     c = data.draw(st.integers(1, n))
     p = sigmoid(-abs(a))
-    found = float(excess_correlation(Split(jnp.float32(1 - p), jnp.float32(p)), jnp.float32(c)))
+    found = float(_excess(np.float32(1 - p), np.float32(p), np.float32(c)))
     expected = -(c - 1) * p / (1 - p)
     if c * p >= 1:
         fr = c * p - math.floor(c * p)
@@ -244,7 +256,7 @@ logit_lists = st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=6)
 
 
 @settings(max_examples=25, deadline=None)
-@given(values=logit_lists, excluded=st.integers(0, 5), n=st.sampled_from([2, 3, 8]), data=st.data())
+@given(values=logit_lists, excluded=st.integers(0, 5), n=st.sampled_from([3, 8]), data=st.data())
 def test_any_logits_give_finite_output_and_lambda_in_range(values, excluded, n, data):
     """Padded to K = 6 with -inf, so that one program serves all: finite, bounded, drawn from q in each evaluation."""
     row = np.array(values + [-np.inf] * (6 - len(values)), np.float32)
@@ -314,7 +326,7 @@ def test_large_swaps_must_be_meant():
 
 def test_compare_ranks_only_inside_one_number_of_evaluations():
     logits, f = toy("mlp", 3, 3)
-    members = [ReinforceLOO(), DisARMTree(), DisARMIW(), ReinforceLOO(4), CoupledLOO(4)]
+    members = [ReinforceLOO(), DisARMTree(), Reinforce(2), ReinforceLOO(4), CoupledLOO(4)]
     result = compare(members, f, jnp.asarray(logits, jnp.float32), jax.random.key(0), draws=5_000)
     by_n = {}
     for row in result.rows:

@@ -1,6 +1,7 @@
 """Two stochastic layers against enumeration of both; common random numbers; what a graph refuses."""
 
 import zlib
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from gleanings.estimators import (
 
 from ._oracle import all_outcomes, toy
 
+pytestmark = pytest.mark.plain_compilation
 D, K, DRAWS = 2, 3, 20_000
 OUTCOMES = jnp.asarray(np.eye(K, dtype=np.float32)[all_outcomes(D, K)])
 cost_of_pair = toy("mlp", 2 * D, K, seed=5).f
@@ -66,37 +68,54 @@ def model(first, second):
 
 def gradients_of_many(first, second, common: bool = False, mixing: float = 1.0) -> dict[str, np.ndarray]:
     """One gradient [draws, ...] a set of params, of DRAWS equal ones; and the value [draws]."""
-    batched = jax.tree.map(lambda x: jnp.broadcast_to(x, (DRAWS, *x.shape)), parameters(mixing))
+    found = program(first, second, common)(parameters(mixing), jax.random.key(1))
+    return {name: np.asarray(x, float) for name, x in found.items()}
+
+
+@cache
+def program(first, second, common: bool):
     objective = expect_graph(model(first, second), common_random_numbers=common)
 
     @jax.jit
     def run(params, key):
-        value, pull = jax.vjp(lambda p: objective(p, jnp.zeros((D, K)), key), params)
+        batched = jax.tree.map(lambda x: jnp.broadcast_to(x, (DRAWS, *x.shape)), params)
+        value, pull = jax.vjp(lambda p: objective(p, jnp.zeros((D, K)), key), batched)
         return pull(jnp.ones_like(value))[0] | {"value": value}
 
-    return {name: np.asarray(x, float) for name, x in run(batched, jax.random.key(1)).items()}
+    return run
+
+
+@cache
+def exact_gradients() -> dict[str, np.ndarray]:
+    value, exact = jax.jit(jax.value_and_grad(enumerated))(parameters())
+    return {name: np.asarray(x) for name, x in (exact | {"value": value}).items()}
 
 
 def largest_z(found: dict[str, np.ndarray]) -> float:
-    value, exact = jax.value_and_grad(enumerated)(parameters())
     scores = [
         np.abs((found[name].mean(0) - target) / (found[name].std(0) / DRAWS**0.5 + 1e-6)).max()
-        for name, target in (exact | {"value": value}).items()
+        for name, target in exact_gradients().items()
     ]
     return float(max(scores))
 
 
-@pytest.mark.parametrize("common", [False, True])
+PAIRS = {
+    "rloo-tree": (ReinforceLOO(), DisARMTree()),
+    "coupled-rloo": (CoupledLOO(), ReinforceLOO()),
+    "local-stick": (LocalExpectation(), CoupledLOO(3, structure="stick")),
+}
+
+
 @pytest.mark.parametrize(
-    ("first", "second"),
+    ("pair", "common"),
     [
-        (ReinforceLOO(), DisARMTree()),
-        (CoupledLOO(), ReinforceLOO()),
-        (LocalExpectation(), CoupledLOO(3, structure="stick")),
+        pytest.param(pair, common, marks=() if common == (pair == "coupled-rloo") else pytest.mark.slow)
+        for pair in PAIRS
+        for common in (False, True)
     ],
-    ids=["rloo-tree", "coupled-rloo", "local-stick"],
 )
-def test_both_layers_and_params_have_the_enumerated_gradient(first, second, common):
+def test_both_layers_and_params_have_the_enumerated_gradient(pair, common):
+    first, second = PAIRS[pair]
     assert largest_z(gradients_of_many(first, second, common)) < 4.5
 
 
@@ -145,9 +164,14 @@ def test_one_site_is_expect_with_the_key_of_its_name():
     logits, f = jnp.asarray(toy("mlp", D, K).logits, jnp.float32), toy("mlp", D, K).f
     graph = expect_graph(lambda params, x, site: f(site("layer", params, CoupledLOO())))
     alone = expect(CoupledLOO())(lambda _, z: f(z))
-    key = jax.random.key(3)
-    expected = jax.value_and_grad(lambda x: alone(None, x, jax.random.fold_in(key, zlib.crc32(b"layer"))))(logits)
-    found = jax.value_and_grad(lambda x: graph(x, None, jax.random.clone(key)))(logits)
+
+    @jax.jit
+    def run(x, key):
+        own = jax.random.fold_in(jax.random.clone(key), zlib.crc32(b"layer"))
+        expected = jax.value_and_grad(lambda x: alone(None, x, own))(x)
+        return expected, jax.value_and_grad(lambda x: graph(x, None, key))(x)
+
+    expected, found = run(logits, jax.random.key(3))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
 
 
@@ -156,8 +180,13 @@ def test_straight_estimators_work_through_their_jacobians():
     logits, f = jnp.asarray(toy("mlp", D, K).logits, jnp.float32), toy("mlp", D, K).f
     graph = expect_graph(lambda params, x, site: f(site("layer", params, ReinMax())))
     key = jax.random.key(3)
-    _, plain = ReinMax()(f, logits, jax.random.fold_in(key, zlib.crc32(b"layer")))
-    found = jax.grad(lambda x: graph(x, None, jax.random.clone(key)))(logits)
+
+    @jax.jit
+    def run(x, key):
+        plain = ReinMax()(f, x, jax.random.fold_in(jax.random.clone(key), zlib.crc32(b"layer")))[1]
+        return plain, jax.grad(lambda x: graph(x, None, key))(x)
+
+    plain, found = run(logits, jax.random.clone(key))
     np.testing.assert_allclose(found, plain, atol=1e-6)
     chain = expect_graph(model(ReinMax(), ReinMax()))
     slopes = jax.jit(jax.grad(lambda p: chain(p, jnp.zeros((D, K)), jax.random.clone(key))))(parameters())

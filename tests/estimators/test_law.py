@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,8 @@ CASES = {
     ),
 }
 
+SLOW = ("sb-ascending-5", "systematic-stick-K2-n8", "arms-3")  # each path through the code has another case
+
 
 def logits_of(K: int, seed: int = 0) -> np.ndarray:
     """Peaked enough that some p exceed 1/2; float32 values, so that both sides see the same numbers."""
@@ -103,6 +106,14 @@ def test_closed_form_of_lambda_equals_linear_algebra(a, n):
                 assert 1 / n - 1e-12 <= lam.min() <= lam.max() <= 1 / (n - 1) + 1e-12
 
 
+@cache
+def law_and_draws(case: str) -> tuple[dict, np.ndarray, np.ndarray]:
+    """The exact law of a case, and what the library draws."""
+    estimator, K, make_law = CASES[case]
+    logits = logits_of(K, seed=len(case))
+    return merged(make_law(logits)), *library_draws(estimator, logits)
+
+
 def library_draws(estimator, logits: np.ndarray, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray]:
     """Categories [draws, n] and coefficients [draws, n, K] of one variable, the draws along the batch."""
     binary = estimator.variable == "binary"
@@ -132,13 +143,10 @@ def merged(law: Law) -> dict[tuple[int, ...], list[tuple[np.ndarray, float]]]:
     return table
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in CASES])
 def test_sampler_and_coefficients_follow_the_exact_law(case):
     """Every drawn outcome is possible, has a coefficient of the formula, and is as frequent as it should be."""
-    estimator, K, make_law = CASES[case]
-    logits = logits_of(K, seed=len(case))
-    law = merged(make_law(logits))
-    samples, A = library_draws(estimator, logits)
+    law, samples, A = law_and_draws(case)
     counts: Counter = Counter()
     for z, rows in group_by_outcome(samples).items():
         assert z in law, f"outcome {z} has probability 0"
@@ -170,10 +178,8 @@ def chi_square(counts: list[int], probabilities: list[float]) -> float:
 @pytest.mark.parametrize("case", ["iw-5", "systematic-tree-K3-n4", "pairs-stick-K3-n4", "tree-5"])
 def test_library_coefficients_summed_against_the_law_are_unbiased(case):
     """|sum P(z) A(z) 1(z_i = c) - dq| with the library's A: float32 error only, no Monte Carlo error."""
-    estimator, K, make_law = CASES[case]
-    logits = logits_of(K, seed=len(case))
-    table = merged(make_law(logits))
-    samples, A = library_draws(estimator, logits)
+    logits = logits_of(CASES[case][1], seed=len(case))
+    table, samples, A = law_and_draws(case)
     law: list[tuple] = []
     for z, rows in group_by_outcome(samples).items():
         nearest = np.stack([np.abs(A[rows] - B).max((1, 2)) for B, _ in table[z]]).argmin(0)
@@ -183,7 +189,12 @@ def test_library_coefficients_summed_against_the_law_are_unbiased(case):
     assert found.bias(logits) < 2 * (1 - found.probability.sum()) + 2e-6
 
 
-@pytest.mark.parametrize("estimator", [CoupledLOO(4), CoupledLOO(3, structure="stick"), DisARMIW(), DisARMSB()])
+# test_traps.py asks the same, less sharply, of every path through the code.
+INDEPENDENT = [CoupledLOO(4), DisARMIW()]
+INDEPENDENT += [pytest.param(x, marks=pytest.mark.slow) for x in (CoupledLOO(3, structure="stick"), DisARMSB())]
+
+
+@pytest.mark.parametrize("estimator", INDEPENDENT)
 def test_variables_are_drawn_independently(estimator):
     """Indicators of two variables, of the same and of other evaluations: correlation within 4.5 se of zero."""
     logits = jnp.asarray(logits_of(3, 1), jnp.float32)

@@ -90,14 +90,14 @@ def total_variances(column: Column, estimator) -> list[float]:
     return [float(run(a, w, jax.random.key(s))) for s, (a, w) in enumerate(zip(logits, weights, strict=True))]
 
 
-def fast(name: str, row: str, n: int) -> bool:
-    return name in ("bin-mlp", "K3-mlp") and (n == 4 or row in ("tree", "arms"))
+FAST = {("bin-mlp", "arms", 4), ("bin-mlp", "tree", 8), ("K3-mlp", "tree", 4), ("K3-mlp", "stick", 4)}
+FAST |= {("K3-mlp", "pairs averaged", 4), ("K3-mlp", "stick, pairs", 4)}
 
 
 @pytest.mark.parametrize(
     ("name", "row", "n"),
     [
-        pytest.param(name, row, n, marks=() if fast(name, row, n) else pytest.mark.slow)
+        pytest.param(name, row, n, marks=() if (name, row, n) in FAST else pytest.mark.slow)
         for name, column in PAGE.items()
         for row, by_n in column.ratios.items()
         for n in by_n

@@ -26,6 +26,8 @@ from gleanings.estimators import (
 from ._members import BINARY
 from ._oracle import decomposition, exact, leaves_of, sigmoid, softmax, toy
 
+pytestmark = pytest.mark.plain_compilation
+
 
 @pytest.fixture
 def float64():
@@ -52,16 +54,24 @@ def three_cases(theta: np.ndarray, z: int, twin: int, f: float, f_twin: float, n
     return g * slope + sum(three_cases(theta, z, twin, f, f_twin, side) for side in node)
 
 
-@pytest.mark.parametrize("order", ["ascending", None])
-@pytest.mark.parametrize("structure", ["stick", "tree"])
+@pytest.mark.parametrize(
+    ("structure", "order"),
+    [("stick", "ascending"), ("tree", None)]
+    + [pytest.param(*row, marks=pytest.mark.slow) for row in (("stick", None), ("tree", "ascending"))],
+)
 def test_two_coupled_draws_are_the_three_cases(structure, order, float64):
     logits = np.random.default_rng(2).normal(size=(60, 2, 5)) * 2
     f = toy("mlp", 2, 5).f
     paper = {"stick": DisARMSB, "tree": DisARMTree}[structure](order=order)
     for estimator in [CoupledLOO(2, structure, "pairs", order), CoupledLOO(2, structure, order=order), paper]:
-        draw = jax.jit(estimator.draw)(jnp.asarray(logits), jax.random.key(1))
-        cotangent = jax.jit(estimator.cotangent)(draw, f(draw.samples))
-        z, f_i = np.asarray(draw.samples).argmax(-1), np.asarray(f(draw.samples))
+
+        @jax.jit
+        def run(logits, key, estimator=estimator):
+            draw = estimator.draw(logits, key)
+            f_i = f(draw.samples)
+            return draw.samples.argmax(-1), f_i, estimator.cotangent(draw, f_i)
+
+        z, f_i, cotangent = map(np.asarray, run(jnp.asarray(logits), jax.random.key(1)))
         for b, d in np.ndindex(60, 2):
             theta, node = logits[b, d], decomposition(logits[b, d], structure, order)
             expected = three_cases(theta, *z[:, b, d].tolist(), *f_i[:, b], node)
@@ -74,27 +84,52 @@ def test_without_correlation_the_nodes_add_up_to_leave_one_out(structure, coupli
     monkeypatch.setattr(_coupling, "excess_correlation", lambda split, size: jnp.zeros_like(split.one))
     logits = jnp.asarray(np.random.default_rng(3).normal(size=(40, 2, 5)))
     estimator = CoupledLOO(4, structure, coupling)
-    draw = jax.jit(estimator.draw)(logits, jax.random.key(4))
-    s = draw.samples - jax.nn.softmax(logits)
-    np.testing.assert_allclose(jax.jit(estimator.coefficients)(draw), (s - s.mean(0)) / 3, atol=1e-6)
+
+    @jax.jit
+    def run(key):
+        draw = estimator.draw(logits, key)
+        return draw.samples, estimator.coefficients(draw)
+
+    samples, coefficients = map(np.asarray, run(jax.random.key(4)))
+    s = samples - softmax(np.asarray(logits))
+    np.testing.assert_allclose(coefficients, (s - s.mean(0)) / 3, atol=1e-6)
+
+
+def drawn(estimator, f, logits, seed: int) -> list[np.ndarray]:
+    """Samples, their f, the cotangent and the weights."""
+
+    @jax.jit
+    def run(key):
+        draw = estimator.draw(logits, key)
+        f_i = f(draw.samples)
+        return draw.samples, f_i, estimator.cotangent(draw, f_i), draw.weights
+
+    return [np.asarray(x) for x in run(jax.random.key(seed))]
 
 
 def test_leave_one_out_equals_the_mean_of_the_others_as_baseline():
     logits, f = jnp.asarray(toy("mlp", 3, 4).logits, jnp.float32), toy("mlp", 3, 4).f
-    draw = ReinforceLOO(5).draw(logits, jax.random.key(0))
-    f_i, s = np.asarray(f(draw.samples)), np.asarray(draw.samples - jax.nn.softmax(logits))
+    samples, f_i, cotangent, _ = drawn(ReinforceLOO(5), f, logits, 0)
+    s = samples - softmax(np.asarray(logits))
     terms = [(f_i[i] - np.delete(f_i, i).mean()) * s[i] for i in range(5)]
-    np.testing.assert_allclose(ReinforceLOO(5).cotangent(draw, f(draw.samples)), np.mean(terms, 0), atol=1e-6)
+    np.testing.assert_allclose(cotangent, np.mean(terms, 0), atol=1e-6)
+
+
+@jax.jit
+def pair_and_coefficient(logits, key):
+    """Of DisARM and of ARM: both bits [2, draws], and the coefficient of the first."""
+    found = []
+    for estimator in (DisARM(), ARM()):
+        draw = estimator.draw(logits, jax.random.clone(key))
+        found.append((draw.samples[:, :, 0], estimator.coefficients(draw)[0, :, 0]))
+    return found
 
 
 @pytest.mark.parametrize("a", [-2.0, -0.3, 0.0, 0.6, 3.0])
 def test_disarm_is_arm_averaged_over_the_uniform(a):
     """By integration of ARM over each u-interval that gives one (b, b~), and by the library's own ARM draws."""
-    logits, draws = jnp.full((20_000, 1), a, jnp.float32), {}
-    for estimator in (DisARM(), ARM()):
-        draw = jax.jit(estimator.draw)(logits, jax.random.key(6))
-        pair = np.asarray(draw.samples[:, :, 0]).astype(int).T
-        draws[type(estimator)] = pair, np.asarray(jax.jit(estimator.coefficients)(draw))[0, :, 0]
+    found = pair_and_coefficient(jnp.full((20_000, 1), a, jnp.float32), jax.random.key(6))
+    (pairs, disarm), (arm_pairs, arm) = [(np.asarray(bits).astype(int).T, np.asarray(g)) for bits, g in found]
     p = sigmoid(a)
     ends = sorted({0.0, 1.0, p, 1 - p})
     cells: dict[tuple[int, int], list[tuple[float, float]]] = {}
@@ -103,7 +138,6 @@ def test_disarm_is_arm_averaged_over_the_uniform(a):
         cells.setdefault((int(u < p), int(1 - u < p)), []).append((high - low, 0.5 - u))
     for pair, parts in cells.items():
         mean = sum(w * g for w, g in parts) / sum(w for w, _ in parts)
-        (pairs, disarm), (arm_pairs, arm) = draws[DisARM], draws[ARM]
         np.testing.assert_allclose(disarm[(pairs == pair).all(1)], mean, atol=1e-6)
         same = arm[(arm_pairs == pair).all(1)]
         assert abs(same.mean() - mean) < 4.5 * same.std() / len(same) ** 0.5 + 1e-6
@@ -122,8 +156,13 @@ def test_a_binary_logit_is_the_categorical_pair_of_zero_and_itself(name):
     make = classes.get(name, lambda v: type(BINARY[name])(variable=v))
     a, f = (x if i else jnp.asarray(x, jnp.float32) for i, x in enumerate(toy("mlp", 3, 2, binary=True)))
     pair = jnp.stack([jnp.zeros_like(a), a], -1)
-    value, g = jax.jit(lambda key: make("binary")(f, a, key))(jax.random.key(8))
-    other_value, other = jax.jit(lambda key: make("categorical")(lambda z: f(z[..., 1]), pair, key))(jax.random.key(8))
+
+    @jax.jit
+    def run(key):
+        again = jax.random.clone(key)  # the same key on purpose
+        return make("binary")(f, a, key), make("categorical")(lambda z: f(z[..., 1]), pair, again)
+
+    (value, g), (other_value, other) = run(jax.random.key(8))
     np.testing.assert_allclose(value, other_value, rtol=1e-6)
     np.testing.assert_allclose(np.stack([-g, g], -1), other, atol=1e-6)
 
@@ -141,14 +180,12 @@ def test_local_expectation_of_one_variable_is_exact(K):
 def test_local_expectation_given_its_draw_is_the_sum_over_each_variable():
     """q_k (F_dk - sum_j q_j F_dj) about the first sample, and the value's weights q_dk / D."""
     logits, f = toy("mlp", 3, 4)
-    draw = LocalExpectation().draw(jnp.asarray(logits, jnp.float32), jax.random.key(1))
-    z, q, eye = np.asarray(draw.samples[0], float), softmax(logits), np.eye(4)
+    samples, f_i, cotangent, weights = drawn(LocalExpectation(), f, jnp.asarray(logits, jnp.float32), 1)
+    z, q, eye = samples[0].astype(float), softmax(logits), np.eye(4)
     F = np.array([[f(np.where(np.arange(3)[:, None] == d, eye[k], z)) for k in range(4)] for d in range(3)])
-    np.testing.assert_allclose(
-        LocalExpectation().cotangent(draw, f(draw.samples)), q * (F - (q * F).sum(-1, keepdims=True)), atol=1e-6
-    )
-    np.testing.assert_allclose((draw.weights * f(draw.samples)).sum(), (q * F).sum() / 3, atol=1e-6)
-    assert len(np.unique(np.asarray(draw.samples), axis=0)) == len(draw.weights) == 3 * 3 + 1
+    np.testing.assert_allclose(cotangent, q * (F - (q * F).sum(-1, keepdims=True)), atol=1e-6)
+    np.testing.assert_allclose((weights * f_i).sum(), (q * F).sum() / 3, atol=1e-6)
+    assert len(np.unique(samples, axis=0)) == len(weights) == 3 * 3 + 1
 
 
 @pytest.mark.parametrize("binary", [False, True])

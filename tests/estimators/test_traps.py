@@ -87,6 +87,7 @@ def test_ranks_are_redrawn_for_every_variable():
     assert ratio_to_leave_one_out(CoupledLOO(8, variable="binary"), "mlp", 8) <= 0.95
 
 
+@pytest.mark.plain_compilation
 def test_draws_of_different_variables_leaves_and_examples_are_uncorrelated():
     """One key for all of them would show here; within 4.5 standard errors, every path through the code."""
     draws = 4_000

@@ -1,9 +1,12 @@
 """Rules that choose a class: what each must do, what ModBE must get right, and the mistakes it must not make."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array
 
 from gleanings.core.errors import ConfigError, GleaningsError, NumericsError
 from gleanings.selection import (
@@ -26,7 +29,7 @@ from gleanings.selection import (
     variance_trap,
 )
 from gleanings.selection.modbe import choose_by_hold_out, choose_by_modbe
-from gleanings.selection.prefix import Comparisons, compare, factors, leading, regress, staged_fits
+from gleanings.selection.prefix import Comparisons, Rows, compare, factors, leading, regress, staged_fits
 from gleanings.selection.trap import trap_regret, trap_rows
 
 RULES = [ModBE(), HoldOutTD(), RegressedBellman(), FQE(), BVFT(), MeanMaxQ(), LargestClass(), SmallestClass()]
@@ -34,8 +37,15 @@ DIMS = (1, 3, 6, 12)
 TRAP_DIMS = (1, 3, 6, 12, 24, 48, 96)
 
 
-def small_trap(n: int = 300, seed: int = 3) -> Transitions:
-    return variance_trap(n, Trap(columns=12), key=jax.random.key(seed))
+@functools.cache
+def whole_trap() -> Transitions:
+    return variance_trap(600, Trap(columns=12), key=jax.random.key(3))
+
+
+def small_trap(n: int = 600) -> Transitions:
+    """The first n rows of each stage; all tests share one draw, and those of one n one compiled solve."""
+    data = whole_trap()
+    return data.take(np.concatenate([data.at(stage)[:n] for stage in range(data.num_stages)]))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
@@ -59,7 +69,7 @@ class TestEveryRule:
 
     def test_a_constant_reward_or_few_rows_decide_nothing(self, rule):
         data, classes = small_trap(), prefix_linear(Identity(), DIMS)
-        few = small_trap(40)
+        few = data.take(np.concatenate([data.at(0)[:40], data.at(1), data.at(2)]))
         constant = Transitions(**{**vars(data), "reward": np.ones_like(data.reward)})
         for log, word in ((constant, "same in every row"), (few, "at least 50")):
             found = rule.select(fit_candidates(classes, None, log))
@@ -67,25 +77,33 @@ class TestEveryRule:
             assert word in found.alarms[0].message
 
 
-def chosen(q: float, n: int, seeds: range, **changes) -> dict[str, np.ndarray]:
-    """Regret of each rule's choice by seed; `changes` replace parts of the algorithm, to make known mistakes."""
-    trap, masks = Trap(q), leading(TRAP_DIMS)
-    config = changes.get("config", ModBEConfig())
+@functools.partial(jax.jit, static_argnames="n_most")
+def trial(n_most: int, n: int, q: float, mistaken: bool, key: Array) -> dict[str, Array]:
+    """Regret of each rule's choice, by one program for all of what follows, with `n` of `n_most` rows.
 
-    @jax.jit
-    def one(key):
-        rows = trap_rows(trap, n, n, q, key)
-        factor = factors(rows, 2, 1e-3)
-        fits = staged_fits(factor, rows, masks)
-        judged = changes.get("rows", lambda rows: rows)(rows)
-        targets = changes.get("targets", lambda fits: fits.targets)(fits)
-        found = compare(factors(judged, 2, 1e-3), judged, fits._replace(targets=targets), masks)
-        regret = trap_regret(trap, jnp.moveaxis(fits.weights, 0, 1))
-        index = choose_by_modbe(found, 2 * jnp.asarray(TRAP_DIMS, jnp.float32), config).chosen
-        return regret[index], regret[choose_by_hold_out(found)], regret[-1], index
+    mistaken: the large classes are fitted to their own targets, here all to those of the smallest class.
+    """
+    trap, masks, n_params = Trap(), leading(TRAP_DIMS), 2 * jnp.asarray(TRAP_DIMS, jnp.float32)
+    rows = trap_rows(trap, n_most, n, q, key)
+    factor = factors(rows, 2, 1e-3)
+    fits = staged_fits(factor, rows, masks)
+    targets = jnp.where(mistaken, fits.targets[:, :1], fits.targets)
+    found = compare(factor, rows, fits._replace(targets=targets), masks)
+    regret = trap_regret(trap, jnp.moveaxis(fits.weights, 0, 1))
+    index = choose_by_modbe(found, n_params, ModBEConfig()).chosen
+    return {
+        "modbe": regret[index],
+        "hold-out": regret[choose_by_hold_out(found)],
+        "largest": regret[-1],
+        "index": index,
+        "index at no tolerance": choose_by_modbe(found, n_params, ModBEConfig("none")).chosen,
+    }
 
-    rows = np.array([[float(x) for x in one(jax.random.key(seed))] for seed in seeds])
-    return dict(zip(("modbe", "hold-out", "largest", "index"), rows.T, strict=True))
+
+def chosen(q: float, n: int, seeds: range, mistaken: bool = False) -> dict[str, np.ndarray]:
+    """What `trial` finds, by seed."""
+    found = [trial(1000, n, q, mistaken, jax.random.key(seed)) for seed in seeds]
+    return {name: np.array([float(x[name]) for x in found]) for name in found[0]}
 
 
 def test_modbe_avoids_the_trap_that_hold_out_falls_into():
@@ -98,15 +116,13 @@ def test_modbe_avoids_the_trap_that_hold_out_falls_into():
 
 def test_targets_of_the_large_class_would_keep_the_constant():
     """The mistake of regressing a large class on its own target: then a small variance of the target wins."""
-    found = chosen(0.2, 1000, range(5), targets=lambda fits: jnp.broadcast_to(fits.targets[:, :1], fits.targets.shape))
     assert (chosen(0.2, 1000, range(5))["index"] == 1).all()
-    assert found["index"].tolist() != [1] * 5
+    assert chosen(0.2, 1000, range(5), mistaken=True)["index"].tolist() != [1] * 5
 
 
 def test_zero_tolerance_rejects_the_complete_class_now_and_then():
-    wrong = chosen(0.2, 250, range(20), config=ModBEConfig("none"))
-    right = chosen(0.2, 250, range(20))
-    assert (right["index"] == 1).mean() > (wrong["index"] == 1).mean()
+    found = chosen(0.2, 250, range(20))
+    assert (found["index"] == 1).mean() > (found["index at no tolerance"] == 1).mean()
 
 
 def table_of(small: list[float], large: list[list[float]], effective: list[float], rows: float = 100) -> Comparisons:
@@ -152,14 +168,16 @@ def test_a_rare_outcome_is_reported_as_blind():
 
 
 def test_reaching_the_largest_class_asks_for_a_larger_one():
-    data = variance_trap(4000, Trap(0.5, columns=12, signals=((8, 0.5),)), key=jax.random.key(0))
-    found = modbe(prefix_linear(Identity(), (1, 3, 12)), None, data)
-    assert (found.index, found.verdict) == (2, "uncertified")
+    """The signal stands in a column that only the largest class has."""
+    data, order = small_trap(), [7, 1, 2, 3, 4, 5, 6, 0, 8, 9, 10]
+    moved = {name: getattr(data, name)[:, order] for name in ("observation", "next_observation")}
+    found = modbe(prefix_linear(Identity(), DIMS), None, Transitions(**{**vars(data), **moved}))
+    assert (found.index, found.verdict) == (3, "uncertified")
     assert "add a larger class" in found.alarms[0].message
 
 
 def test_scaling_the_reward_or_copying_the_largest_class_changes_nothing():
-    data, classes = small_trap(600), prefix_linear(Identity(), DIMS)
+    data, classes = small_trap(), prefix_linear(Identity(), DIMS)
     base = modbe(classes, None, data)
     scaled = modbe(classes, None, Transitions(**{**vars(data), "reward": 7 * data.reward}))
     assert scaled.index == base.index
@@ -168,10 +186,10 @@ def test_scaling_the_reward_or_copying_the_largest_class_changes_nothing():
 
 
 def test_the_certificate_lists_every_comparison():
-    found = modbe(prefix_linear(Identity(), DIMS), None, small_trap(600), ModBEConfig(full_table=True))
+    found = modbe(prefix_linear(Identity(), DIMS), None, small_trap(), ModBEConfig(full_table=True))
     columns = found.certificate.table()
     assert {len(column) for column in columns.values()} == {3 * 6}
-    early = modbe(prefix_linear(Identity(), DIMS), None, small_trap(600))
+    early = modbe(prefix_linear(Identity(), DIMS), None, small_trap())
     assert (early.index, early.verdict) == (found.index, found.verdict) == (1, "certified")
     kept = np.isin(columns["small"], ["constant", "linear[2]"])
     for name, column in early.certificate.table().items():
@@ -197,12 +215,20 @@ def test_a_base_learner_that_misbehaves_is_named(fit, error, message):
 
 
 def test_weights_of_a_class_without_rows_of_an_action_stay_finite():
-    rows = trap_rows(Trap(columns=12), 200, 200, 0.5, jax.random.key(0))
-    never = rows._replace(action=jnp.zeros_like(rows.action))
-    stage = jax.tree.map(lambda x: x[0], never)
-    weights = regress(factors(never, 2, 1e-3)[0], stage, stage.reward, leading(DIMS))
-    assert np.isfinite(np.asarray(weights)).all()
-    assert (np.asarray(weights)[:, 1] == 0).all()
+    features = np.random.default_rng(0).normal(size=(1, 200, 12)).astype(np.float32)
+    ones = np.ones((1, 200), np.float32)
+    rows = Rows(features, ones.astype(np.int32) * 0, features[..., 1], features, ones, ones, 0 * ones)
+    rows, masks = jax.tree.map(jnp.asarray, rows), leading(DIMS)
+
+    @jax.jit
+    def solved(rows):
+        stage = jax.tree.map(lambda x: x[0], rows)
+        return regress(factors(rows, 2, 1e-3)[0], stage, stage.reward, masks)
+
+    weights = np.asarray(solved(rows))
+    assert np.isfinite(weights).all()
+    assert (weights[:, 0] != 0).any()
+    assert (weights[:, 1] == 0).all()
 
 
 def test_classes_behind_the_accepted_one_are_never_fitted():
@@ -213,15 +239,15 @@ def test_classes_behind_the_accepted_one_are_never_fitted():
         return fqi(c, data, key)
 
     classes = prefix_linear(Identity(), DIMS)
-    assert modbe(classes, fit, small_trap(600)).index == 1
+    assert modbe(classes, fit, small_trap()).index == 1
     assert fitted == ["constant", "linear[2]"]
     fitted.clear()
-    modbe(classes, fit, small_trap(600), ModBEConfig(full_table=True, refit=True))
+    modbe(classes, fit, small_trap(), ModBEConfig(full_table=True, refit=True))
     assert fitted == [*(c.name for c in classes), "linear[2]"]
 
 
 def test_a_refit_uses_all_rows():
-    data, classes = small_trap(600), prefix_linear(Identity(), DIMS)
+    data, classes = small_trap(), prefix_linear(Identity(), DIMS)
     plain, again = (modbe(classes, None, data, ModBEConfig(refit=refit)) for refit in (False, True))
     whole = fqi(classes[1], data, jax.random.key(0))
     np.testing.assert_allclose(again.q[0].weights, whole[0].weights, atol=2e-4)
@@ -229,7 +255,7 @@ def test_a_refit_uses_all_rows():
 
 
 def test_the_theoretical_tolerance_is_that_of_its_formula():
-    data, classes = small_trap(600), prefix_linear(Identity(), DIMS)
+    data, classes = small_trap(), prefix_linear(Identity(), DIMS)
     omega = (0.1, 0.2, 0.3, 0.4)
     found = modbe(classes, None, data, ModBEConfig("theory", omega=omega, bound=3.0, full_table=True))
     columns = found.certificate.table()
@@ -248,14 +274,18 @@ def test_tolerances_that_exceed_the_error_certify_nothing():
 
 
 def test_many_parameters_are_judged_by_a_paired_test_and_refused_by_name():
-    data = variance_trap(100, Trap(columns=96), key=jax.random.key(3))
-    classes = prefix_linear(Identity(), (1, 12, 90, 96))
+    """40 training rows a stage."""
+    rng = np.random.default_rng(3)
+    x, action = rng.normal(size=(150, 23)).astype(np.float32), rng.integers(0, 2, 150).astype(np.int32)
+    reward, stage = rng.normal(size=150).astype(np.float32), np.arange(150) // 50
+    data = Transitions(x, action, reward, x[::-1], np.zeros(150, bool), 2, stage=stage.astype(np.int32))
+    classes = prefix_linear(Identity(), (1, 3, 22, 24))
     found = modbe(classes, None, data, ModBEConfig(full_table=True))
     columns = found.certificate.table()
-    own = columns["small"] == "linear[89]"
+    own = columns["small"] == "linear[21]"
     np.testing.assert_allclose(columns["tolerance"][own], 2.5 * columns["se"][own], rtol=1e-6)
     assert "parameters" in [alarm.name for alarm in found.alarms]
-    with pytest.raises(ConfigError, match=r"class linear\[89\] has 180 parameters; use 'auto' or 'paired_t'"):
+    with pytest.raises(ConfigError, match=r"class linear\[21\] has 44 parameters; use 'auto' or 'paired_t'"):
         modbe(classes, None, data, ModBEConfig("practical"))
 
 
@@ -277,17 +307,17 @@ def test_a_gram_matrix_that_float32_cannot_factor_is_tried_in_float64():
 
 
 def test_bvft_by_enumeration():
-    """Two classes at one resolution: the loss of a class is its distance to the mean target of rows in equal cells."""
-    candidates = fit_candidates(prefix_linear(Identity(), (1, 3)), None, small_trap(100))
-    data, losses, spread = candidates.data, np.zeros((2, 2)), []
+    """Four classes at one resolution: the loss of a class is its distance to the mean target of rows in equal cells."""
+    candidates = fit_candidates(prefix_linear(Identity(), DIMS), None, small_trap())
+    data, losses, spread = candidates.data, np.zeros((4, 4)), []
     found = []
     for stage in range(3):
         rows = data.at(stage)[candidates.split.valid[data.at(stage)]]
-        found.append([candidates.at_actions(k, stage, rows) for k in range(2)])
+        found.append([candidates.at_actions(k, stage, rows) for k in range(4)])
         spread += [value for values, _ in found[-1] for value in values]
     rho = 0.1 * (max(spread) - min(spread))
-    for i in range(2):
-        for j in range(2):
+    for i in range(4):
+        for j in range(4):
             squares = []
             for per_class in found:
                 cells: dict[tuple, list] = {}
@@ -302,8 +332,8 @@ def test_bvft_by_enumeration():
 
 def test_rules_without_a_certificate_say_when_nothing_speaks_for_a_larger_class():
     rng = np.random.default_rng(1)
-    noise = Transitions(**{**vars(small_trap(300)), "reward": rng.normal(size=900).astype(np.float32)})
+    noise = Transitions(**{**vars(small_trap()), "reward": rng.normal(size=1800).astype(np.float32)})
     candidates = fit_candidates(prefix_linear(Identity(), DIMS), None, noise)
     found = LargestClass().select(candidates)
     assert (found.index, found.verdict, found.alarms[0].name) == (3, "insufficient data", "no evidence")
-    assert LargestClass().select(fit_candidates(prefix_linear(Identity(), DIMS), None, small_trap(600))).alarms == ()
+    assert LargestClass().select(fit_candidates(prefix_linear(Identity(), DIMS), None, small_trap())).alarms == ()

@@ -14,6 +14,9 @@ from gleanings.selection.trap import trap_bellman_error, trap_regret, trap_rows
 LATE = Trap(0.5, columns=8, signals=((5, 0.3),))
 GRADED = Trap(0.5, columns=8, signals=((1, 0.3), (4, 0.2)))
 
+SIZE = 400_000  # rows a stage of every simulation, which so compiles once
+regret, bellman_error = jax.jit(trap_regret, static_argnums=0), jax.jit(trap_bellman_error, static_argnums=0)
+
 
 def optimal(trap: Trap) -> jnp.ndarray:
     weights = np.zeros((trap.stages, 2, trap.columns), np.float32)
@@ -24,40 +27,40 @@ def optimal(trap: Trap) -> jnp.ndarray:
 
 @pytest.mark.parametrize("trap", [Trap(0.5, columns=8), LATE, GRADED])
 def test_regret_of_the_best_and_of_constant_policies(trap):
-    assert float(trap_regret(trap, optimal(trap))) == 0
+    assert float(regret(trap, optimal(trap))) == 0
     constant = optimal(trap) * 0
     best = np.mean([abs(sum(s)) for s in _signal_values(trap)])
-    np.testing.assert_allclose(float(trap_regret(trap, constant)), trap.stages * best, rtol=1e-5)
+    np.testing.assert_allclose(float(regret(trap, constant)), trap.stages * best, rtol=1e-5)
 
 
 @pytest.mark.parametrize("trap", [Trap(0.5, columns=8), LATE, GRADED])
 def test_regret_is_that_of_simulated_states(trap):
-    """Within 4 standard errors, 200,000 states a stage drawn from the dynamics (z is +-1 after the first stage)."""
+    """Within 4 standard errors, 400,000 states a stage drawn from the dynamics (z is +-1 after the first stage)."""
     weights = optimal(trap) + 0.3 * jax.random.normal(jax.random.key(1), (trap.stages, 2, trap.columns))
-    n = 200_000
+    n = SIZE
     x = np.asarray(trap_rows(trap, n, n, 1.0, jax.random.key(2)).features, float)
     s = sum(c * x[..., column] for column, c in trap.signals)
     action = np.einsum("hnd,had->hna", x, np.asarray(weights, float)).argmax(-1)
     lost = 2 * np.abs(s) * (action != (s > 0))
     error = np.sqrt(lost.var(1).sum() / n)
-    assert abs(float(trap_regret(trap, weights)) - lost.mean(1).sum()) < 4 * error
+    assert abs(float(regret(trap, weights)) - lost.mean(1).sum()) < 4 * error
 
 
 @pytest.mark.parametrize("trap", [Trap(0.3, columns=8), LATE, GRADED])
 def test_bellman_error_of_the_optimal_values_is_zero_and_of_nothing_is_the_reward(trap):
     weights, gain = optimal(trap), np.mean([abs(sum(s)) for s in _signal_values(trap)])
     exact = weights.at[..., 2].set(trap.nuisance).at[..., 0].set(gain * np.arange(trap.stages)[::-1, None])
-    np.testing.assert_allclose(trap_bellman_error(trap, exact, trap.q), 0, atol=1e-12)
-    assert float(trap_bellman_error(trap, exact.at[0, :, 0].add(0.1), trap.q)[0]) == pytest.approx(0.01, rel=1e-4)
+    np.testing.assert_allclose(bellman_error(trap, exact, trap.q), 0, atol=1e-12)
+    assert float(bellman_error(trap, exact.at[0, :, 0].add(0.1), trap.q)[0]) == pytest.approx(0.01, rel=1e-4)
     power = sum(c**2 for _, c in trap.signals) + np.array([0, trap.q, trap.q]) * trap.nuisance**2
-    np.testing.assert_allclose(trap_bellman_error(trap, 0 * weights, trap.q), power, rtol=1e-6)
+    np.testing.assert_allclose(bellman_error(trap, 0 * weights, trap.q), power, rtol=1e-6)
 
 
 @pytest.mark.parametrize("trap", [Trap(0.3, columns=8), LATE, GRADED])
 def test_bellman_error_is_that_of_simulated_rows(trap):
     """Within 4 standard errors, 200,000 rows a stage, each with two independent next states: no bias by the square."""
     weights = optimal(trap) + 0.3 * jax.random.normal(jax.random.key(5), (trap.stages, 2, trap.columns))
-    n = 200_000
+    n = SIZE // 2
     rows = trap_rows(replace(trap, noise=0.0), 2 * n, 2 * n, trap.q, jax.random.key(6))
     x, later, action, reward = (np.asarray(v) for v in (rows.features, rows.next_features, rows.action, rows.reward))
     w = np.asarray(weights, float)
@@ -67,7 +70,7 @@ def test_bellman_error_is_that_of_simulated_rows(trap):
     left = (f - reward)[:, :n]
     product = (left - best[:, :n]) * (left - best[:, n:])
     error = product.std(1) / np.sqrt(n)
-    assert (np.abs(np.asarray(trap_bellman_error(trap, weights, trap.q)) - product.mean(1)) < 4 * error).all()
+    assert (np.abs(np.asarray(bellman_error(trap, weights, trap.q)) - product.mean(1)) < 4 * error).all()
 
 
 def _signal_values(trap: Trap) -> list[tuple[float, ...]]:
@@ -75,14 +78,14 @@ def _signal_values(trap: Trap) -> list[tuple[float, ...]]:
 
 
 def test_the_log_and_the_dynamics_differ_in_z_only():
-    rows = trap_rows(Trap(0.3, columns=8), 50_000, 40_000, 0.3, jax.random.key(0))
+    rows = trap_rows(Trap(0.3, columns=8), SIZE, 4 * SIZE // 5, 0.3, jax.random.key(0))
     z, later = np.asarray(rows.features[..., 2]), np.asarray(rows.next_features[..., 2])
     assert (z[0] == 0).all()
     assert abs(np.abs(z[1:]).mean() - 0.3) < 0.01
     assert (np.abs(later[:-1]) == 1).all()
     assert set(np.unique(rows.features[..., 1])) == {-1, 1}
     assert (np.asarray(rows.discount)[-1] == 0).all()
-    assert float(rows.train[0].sum()) == 32_000
-    assert float(rows.valid[0].sum()) == 8_000
+    assert float(rows.train[0].sum()) == 0.64 * SIZE
+    assert float(rows.valid[0].sum()) == 0.16 * SIZE
     reward = np.asarray(rows.reward - z, float) * (2 * np.asarray(rows.action) - 1)
     np.testing.assert_allclose((reward * np.asarray(rows.features[..., 1])).mean(), 0.3, atol=0.01)

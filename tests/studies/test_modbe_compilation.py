@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from gleanings.core.keys import root
 from gleanings.selection import Trap
 from gleanings.studies import _modbe_trials
 from gleanings.studies._modbe_trials import Cell, trials
@@ -43,11 +46,13 @@ def test_one_trace_serves_all_q_all_n_of_a_size_and_all_seeds(monkeypatch):
     assert once > 0
     assert len(traced) == once
     assert len(found) == 8
-    trials([Cell("larger", 2000, cells[0].trap, cells[0].dims)], range(1000, 1004))
+    keys = jax.vmap(root)(jnp.arange(4))
+    _modbe_trials._run.lower(Trap(0.0, columns=13), (1, 3, 5), 2000, jnp.float32(2000), jnp.float32(0.2), keys)
     assert len(traced) > once
 
 
-@pytest.mark.parametrize("path", ["prefix", "study"])
+# The study holds the prefix path, so that a slow one shows there too.
+@pytest.mark.parametrize("path", ["study", pytest.param("prefix", marks=pytest.mark.slow)])
 def test_one_shape_compiles_in_ten_cpu_seconds(path):
     """In a process of its own and without the cache on disk."""
     environment = os.environ | {

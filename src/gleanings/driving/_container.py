@@ -23,7 +23,7 @@ from gleanings.core.errors import ConfigError, DataError
 from gleanings.driving.scene import Scene
 from gleanings.driving.stack import LAYOUT, check_scene, names_of, scene_of, sizes_of, stack_scenes
 
-VERSION = "1"
+VERSION = "2"
 SUFFIX = ".scenes"
 FORMAT, _ALIGN, _MAX_HEADER, _MAX_SCENES = "gleanings.driving.scenes", 64, 8 << 20, 4096
 _CODES = {"b1": "BOOL", "i1": "I8", "u1": "U8", "i2": "I16", "u2": "U16", "i4": "I32", "f4": "F32"}

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Bool, Float32
 
 from gleanings.driving._step_context import StepContext, defined
 from gleanings.driving.dynamics import along, largest_curvature, limits_of, wrap
+from gleanings.driving.path import wrap_arc
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Scene
 from gleanings.driving.state import Metric
@@ -15,7 +16,6 @@ SHORT_LOG_M = 5.0
 TURN_M = 0.06
 SLACK = 1e-3
 """By so much, in m/s^2 or 1/m, a step may exceed the limits."""
-_BACK_M = 15.0
 
 
 def off_route(step: StepContext) -> Metric:
@@ -30,29 +30,27 @@ def off_route_m(step: StepContext) -> Metric:
     Not at the end of a path that fills its array: it is cut there, and the way goes on.
     """
     paths, state = step.scene.paths, step.state
-    cell = jnp.clip(jnp.floor(state.arc).astype(jnp.int32), 0, paths.x.shape[1] - 2)[:, None]
-    share = state.arc - cell[:, 0]
+    arc = wrap_arc(state.arc, paths.length, paths.closed)
+    cell = jnp.clip(jnp.floor(arc).astype(jnp.int32), 0, paths.x.shape[1] - 2)[:, None]
+    share = arc - cell[:, 0]
 
     def at(samples: Float32[Array, "N Q"]) -> Float32[Array, " N"]:
         here, there = (jnp.take_along_axis(samples, cell + k, axis=1)[:, 0] for k in (0, 1))
         return here + share * (there - here)
 
     distance = jnp.hypot(state.x - at(paths.x), state.y - at(paths.y))
-    beyond = ~paths.closed & (state.arc >= paths.x.shape[1] - 1)
-    return defined(distance, step.alive & (paths.length > 0) & ~beyond)
+    return defined(distance, step.alive & (paths.length > 0) & ~past_cut(step.scene, state.arc))
 
 
 def progress_m(step: StepContext) -> Metric:
-    """Arc gained along the path since the object's start, m; defined for objects with a path."""
-    paths = step.scene.paths
-    gained = arc_gained(step.scene, step.state.arc, step.log_arcs[0])
-    return defined(gained, step.alive & (paths.length > 0))
+    """Arc gained along the path since the object's start, m, over all rounds; defined for objects with a path."""
+    return defined(step.state.arc - step.log_arcs[0], step.alive & (step.scene.paths.length > 0))
 
 
 def progress_ratio(step: StepContext) -> Metric:
     """`progress_m` over that of the whole log; defined where the log gains at least 5 m."""
     start, end = step.log_arcs
-    logged = arc_gained(step.scene, end, start)
+    logged = end - start
     gained = progress_m(step)
     return defined(gained.value / jnp.maximum(logged, SHORT_LOG_M), gained.mask & (logged >= SHORT_LOG_M))
 
@@ -90,8 +88,7 @@ def infeasible(step: StepContext) -> Metric:
     return defined(fast | sharp, step.alive & before.alive & ~walks)
 
 
-def arc_gained(scene: Scene, arc: Float32[Array, " N"], start: Float32[Array, " N"]) -> Float32[Array, " N"]:
-    """arc - start, m; on a closed path modulo its length, in [-15 m, length - 15 m)."""
-    gained, length = arc - start, jnp.maximum(scene.paths.length, 1.0)
-    turned = gained - length * jnp.floor((gained + _BACK_M) / length)
-    return jnp.where(scene.paths.closed, turned, gained)
+def past_cut(scene: Scene, arc: Float32[Array, " N"]) -> Bool[Array, " N"]:
+    """Whether arcs (m) lie at the end of a path that is cut, because its array is full: the way goes on there."""
+    last = scene.paths.x.shape[1] - 1
+    return ~scene.paths.closed & (arc >= last)

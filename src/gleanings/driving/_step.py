@@ -93,7 +93,9 @@ def next_state(
 def _stays(config: SimConfig, scene: Scene, roles: _Roles, state: SimState, present: Array) -> tuple[Array, Array]:
     """Which objects that live on their own stay, and which left: by their agent, or at the end of the path."""
     paths = scene.paths
-    ended = (paths.length > 0) & ~paths.closed & (state.arc >= paths.length - 0.01)
+    # A path as long as its array is cut, not over: there an object drives straight on.
+    whole = ~paths.closed & (paths.length < paths.x.shape[1] - 1)
+    ended = whole & (paths.length > 0) & (state.arc >= paths.length - 0.01)
     left = state.alive & roles.reactive & ~roles.parked & (~present | ended)
     stays = state.alive & ~left
     if config.log_end == "remove":

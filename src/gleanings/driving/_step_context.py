@@ -4,7 +4,7 @@ from functools import cached_property
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Shaped
+from jaxtyping import Array, Bool, Float32, Int32, Shaped
 
 from gleanings.driving import geometry, road
 from gleanings.driving._log_arcs import log_arcs
@@ -51,9 +51,10 @@ class StepContext:
         previous: SimState,
         state: SimState,
         gaps: Float32[Array, "N N"] | None = None,
+        first: Int32[Array, ""] | None = None,
     ) -> None:
         self.scene = jax.tree.map(jnp.asarray, scene)
-        self.config, self.previous, self.state = config, previous, state
+        self.config, self.previous, self.state, self._first = config, previous, state, first
         if gaps is not None:
             self.gaps = gaps
 
@@ -132,7 +133,7 @@ class StepContext:
     def log_arcs(self) -> tuple[Float32[Array, " N"], Float32[Array, " N"]]:
         """Arcs at which an object's log starts (at or after the first step of the episode) and ends, m."""
         start = self.scene.start if self.config.start is None else self.config.start
-        return log_arcs(self.scene, jnp.asarray(start, jnp.int32))
+        return log_arcs(self.scene, jnp.asarray(start if self._first is None else self._first, jnp.int32))
 
     @cached_property
     def measured(self) -> Bool[Array, " N"]:

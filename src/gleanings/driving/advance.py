@@ -12,16 +12,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt8, UInt32
 
-from gleanings.driving._log_arcs import log_moves, project
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import along, wrap
 from gleanings.driving.geometry import FAR, gap_matrix
+from gleanings.driving.path import project_on_path
 from gleanings.driving.scene import Pose, Scene, Trajectory
 from gleanings.driving.state import ALIVE, DONE, ENTERED, LEFT_SCENE, PARKED, SimState
 
 Gaps = Float32[Array, "N N"] | None
 CONTACT_METRICS = frozenset(("collision", "overlap_gap", "at_fault", "ttc_s", "ttc_low"))
 _STICKY = ENTERED | DONE | PARKED | LEFT_SCENE
+_project = jax.vmap(project_on_path)
 _COARSE = 8  # metres between the path samples among which an entering object is looked for
 
 
@@ -80,12 +81,9 @@ def begin(
         past = [log_at(scene, t - back - 1) for back in range(config.history)]
         rows = [Trajectory(*_held(pose, valid), valid) for pose, valid in past]
         ring = jax.tree.map(lambda *rows: jnp.stack(rows), *rows)
-    steps = jnp.arange(scene.log.x.shape[0])[:, None]
-    travelled = jnp.where(steps <= t, log_moves(scene), 0.0).sum(0)
     before = SimState(
         t - 1,
-        *(zero,) * 8,
-        arc=travelled,
+        *(zero,) * 9,
         flags=jnp.zeros(n, jnp.uint8) if flags is None else flags,
         excused=words,
         key=key,
@@ -124,7 +122,7 @@ def advance(
     # A long step, of 0.5 s say, would leave the window around the last arc.
     went = (pose.x - state.x) * jnp.cos(state.yaw) + (pose.y - state.y) * jnp.sin(state.yaw)
     hint = jnp.where(state.alive, state.arc + went, _entry_arc(scene, state, pose))
-    arc, _ = project(paths.x, paths.y, paths.length, paths.closed, pose.x, pose.y, hint)
+    arc, _ = _project(paths.x, paths.y, paths.length, paths.closed, pose.x, pose.y, hint)
     arc = jnp.where(alive, jnp.where(paths.length > 0, arc, 0.0), state.arc)
     flags = (state.flags & _STICKY) | jnp.where(alive, ALIVE | ENTERED, 0).astype(jnp.uint8)
     flags = flags if raised is None else flags | raised
@@ -158,19 +156,22 @@ def _excuse(excused: Array, met: Array, alive: Bool[Array, " N"], touch: Bool[Ar
 def _entry_arc(scene: Scene, state: SimState, pose: Pose) -> Float32[Array, " N"]:
     """Arc, m, of the path sample nearest to each object that enters.
 
-    Limbs of other directions count as farther away, and so does what is far from the last arc (before the first entry:
-    what its log has travelled): where a path meets itself an object stays on its limb.
+    Limbs of other directions count as farther away, and so does what is far from the logged arc, or where the log is
+    not valid from the last one: where a path meets itself an object stays on its limb.
     """
-    x, y = jnp.asarray(scene.paths.x)[:, ::_COARSE], jnp.asarray(scene.paths.y)[:, ::_COARSE]
+    paths, row = scene.paths, jnp.clip(state.t + 1, 0, scene.log.x.shape[0] - 1)
+    expected = jnp.where(jnp.asarray(scene.log.valid)[row], jnp.asarray(paths.logged)[:, row], state.arc)
+    x, y = jnp.asarray(paths.x)[:, ::_COARSE], jnp.asarray(paths.y)[:, ::_COARSE]
     dx, dy = jnp.diff(x, axis=1), jnp.diff(y, axis=1)
     square = (x[:, :-1] - pose.x[:, None]) ** 2 + (y[:, :-1] - pose.y[:, None]) ** 2
     ahead = dx * jnp.cos(pose.yaw)[:, None] + dy * jnp.sin(pose.yaw)[:, None]
-    moved = _COARSE * jnp.arange(square.shape[1]) - state.arc[:, None]
+    moved = _COARSE * jnp.arange(square.shape[1]) - expected[:, None]
+    length = jnp.maximum(paths.length, 1.0)[:, None]
+    moved = jnp.where(paths.closed[:, None], moved - length * jnp.round(moved / length), moved)
     cost = square - 2 * _COARSE * jnp.minimum(ahead, 0.0) + 0.02 * moved * moved
     # Bits of a non-negative float sort like the float; XLA's CPU code for integer minima is vectorised.
     bits = lax.bitcast_convert_type(cost, jnp.int32)
-    arc = _COARSE * jnp.arange(bits.shape[1], dtype=jnp.int32)
-    return jnp.min(jnp.where(bits == bits.min(1, keepdims=True), arc, arc[-1]), axis=1).astype(jnp.float32)
+    return expected + jnp.min(jnp.where(bits == bits.min(1, keepdims=True), moved, jnp.inf), axis=1)
 
 
 def _held(pose: Pose, alive: Bool[Array, " N"]) -> Pose:

@@ -46,7 +46,7 @@ def compile_scene(raw: RawScene, config: CompileConfig = _DEFAULT) -> Scene:
     tracks = read_tracks(raw, kept, origin, surface_points(raw, lines))
     graph = build_graph(raw.features, lines)
     index = LaneIndex(graph)
-    paths = build_paths(tracks, index)
+    paths = build_paths(tracks, index, float(np.median(np.diff(raw.times))), config.path_m)
     lanes = lane_segments(graph)
     edges = compile_edges(
         [(line, f.closed) for f, line in zip(raw.features, lines, strict=True) if f.kind == "road_edge"],

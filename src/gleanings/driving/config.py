@@ -49,6 +49,8 @@ class CompileConfig:
     """Road edge segments; None: the smallest of 1k, 2k, 4k, 8k, 16k that holds them."""
     simplify_m: float = 0.001
     """Largest distance, in metres, by which merging collinear edge segments may move an edge."""
+    path_m: int | None = None
+    """Length of the paths: 256, 512 or 1024 m; None: the least that holds every logged way and what lies ahead."""
     raster: bool = False
     """Also store the signed distance on a 0.5 m raster."""
 

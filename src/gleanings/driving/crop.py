@@ -58,7 +58,10 @@ def crop_scene(scene: Scene, config: CropConfig = _DEFAULT, slot: int | None = N
     slots = _nearest_objects(scene, ego, rows, config.objects)
     log = _window(scene.log, rows, slots)
     edges, lanes = _edges(scene.edges, near, config.segments), _lanes(scene.lanes, near)
-    lights, paths = _lights(scene, rows, slots, near, config.lights), _paths(scene.paths, slots, config.samples)
+    lights, paths = (
+        _lights(scene, rows, slots, near, config.lights),
+        _paths(scene.paths, slots, config.samples, rows, log.valid),
+    )
     places = _places(scene, lanes, log, slots)
     frame = make_frame(way)
     cut = scene._replace(
@@ -205,14 +208,21 @@ def _lights(
     return Lights(state, *fields, np.full(len(kept), -1, np.int16), lights.exists[kept], lights.arc[slots][:, kept])
 
 
-def _paths(paths: Paths, slots: Int[np.ndarray, " N"], samples: int) -> Paths:
+def _paths(
+    paths: Paths,
+    slots: Int[np.ndarray, " N"],
+    samples: int,
+    rows: Int[np.ndarray, " T"],
+    valid: Bool[np.ndarray, "T N"],
+) -> Paths:
     have = paths.x.shape[1]
     if have < samples:
         raise ConfigError(f"samples is {samples}; the scene's paths have {have}")
     x, y, z, limit = (np.asarray(field)[slots][:, :samples] for field in paths[:4])
     closed = paths.closed[slots] & (paths.length[slots] <= samples - _LOOP_ROOM)
     length = np.minimum(paths.length[slots], np.float32(samples - 1))
-    return Paths(x, y, z, limit, length, closed)
+    logged = paths.logged[slots][:, np.clip(rows, 0, paths.logged.shape[1] - 1)]
+    return Paths(x, y, z, limit, length, closed, np.where(valid.T, logged, 0).astype(np.float32))
 
 
 def _places(scene: Scene, lanes: Lanes, log: Trajectory, slots: Int[np.ndarray, " N"]) -> Float[np.ndarray, "K 3"]:

@@ -9,13 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
 from gleanings.core.errors import ConfigError
 from gleanings.core.stats import Interval, bootstrap_ci
 from gleanings.driving.scene import Scene, name_of
-from gleanings.driving.sim import Simulator
-from gleanings.driving.stack import group_scenes
+from gleanings.driving.sim import Simulator, on_device
+from gleanings.driving.stack import groups_of, grow, stack_scenes
 from gleanings.driving.state import Rollout
 from gleanings.driving.summary import averages, chosen, per_object
 
@@ -117,25 +117,36 @@ def _batches(
     indices: Sequence[int],
     keep: bool,
 ) -> Iterator[tuple[list[int], Any]]:
-    """Indices of at most `batch` scenes, and what `_run` finds for them."""
+    """Indices of at most `batch` scenes, and what `_run` finds for them.
+
+    Sizes of batches are those of all scenes, whatever the indices, so that what is left of a run, or shown again of it,
+    runs in the programs of the whole; a smaller batch is filled up with its own last scene.
+    """
     if isinstance(scenes, Scene):
         raise ConfigError("expected a list of scenes; for one scene: [scene]")
-    chosen = list(indices)
-    for index in chosen:
+    if batch < 1:
+        raise ConfigError(f"batch = {batch}; expected at least 1")
+    wanted = set(indices)
+    for index in indices:
         sim.check(scenes[index])
-    steps = {index: _steps(sim, scenes[index]) for index in chosen}
-    counts: dict[Any, int] = {}
-    for count in sorted(set(steps.values())):
-        alike = [index for index in chosen if steps[index] == count]
-        for places, stacked in group_scenes([scenes[index] for index in alike], batch):
-            members = [alike[place] for place in places]
-            # The last, smaller batch of a size is filled up with its own last scene, so as not to compile again.
-            size = (count, *(array.shape[1:] for array in jax.tree.leaves(stacked)))
-            fill = counts.setdefault(size, len(members)) - len(members)
-            rows = np.asarray([*range(len(members)), *[len(members) - 1] * fill])
-            keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.asarray(np.asarray(members)[rows]))
-            filled = jax.tree.map(lambda array, at=rows: jnp.asarray(array[at]), stacked)
-            yield members, _run(sim, policy, who, filled, keys, count, _chunk(len(rows)), keep)
+    steps = [_steps(sim, scene) for scene in scenes]
+    for count in sorted({steps[index] for index in wanted}):
+        alike = [index for index, own in enumerate(steps) if own == count]
+        for places, largest in groups_of([scenes[index] for index in alike]):
+            group = [alike[place] for place in places]
+            left = [index for index in group if index in wanted]
+            for first in range(0, len(left), batch):
+                members = left[first : first + batch]
+                rows = [*members, *members[-1:] * (min(batch, len(group)) - len(members))]
+                stacked = stack_scenes([grow(scenes[index], largest) for index in rows])
+                keys = _keys(key, np.asarray(rows))
+                filled = on_device(stacked)
+                yield members, _run(sim, policy, who, filled, keys, count, _chunk(len(rows)), keep)
+
+
+@jax.jit
+def _keys(key: Key[Array, ""], indices: Int[Array, " B"]) -> Key[Array, " B"]:
+    return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
 
 
 def _steps(sim: Simulator, scene: Scene) -> int:

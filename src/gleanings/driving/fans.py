@@ -13,7 +13,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.driving.agents import Policy
 from gleanings.driving.scene import Scene
 from gleanings.driving.score import score
-from gleanings.driving.sim import Simulator
+from gleanings.driving.sim import Simulator, on_device
 from gleanings.driving.state import Action, Rollout, SimState
 
 _CPU_CHUNK = 8  # futures of one vmap; more leave the CPU's cache
@@ -57,9 +57,7 @@ def fan(
     key = jax.random.key(0) if key is None else key
     if isinstance(actions, jax.Array | np.ndarray):
         rows = jnp.asarray(actions)
-        return _plans(
-            sim, jax.tree.map(jnp.asarray, scene), state, rows, key, rows.shape[1] if steps is None else steps
-        )
+        return _plans(sim, on_device(scene), state, rows, key, rows.shape[1] if steps is None else steps)
     futures = [sim.rollout(scene, policy, key, steps, state=state) for policy in actions]
     return jax.tree.map(lambda *parts: jnp.stack(parts), *futures)
 
@@ -111,7 +109,7 @@ def rank(scene: Scene, futures: Rollout) -> tuple[Float32[np.ndarray, " K"], Sha
     """
     ego = int(np.flatnonzero(np.asarray(scene.objects.is_sdc))[0])
 
-    scene = jax.tree.map(jnp.asarray, scene)
+    scene = on_device(scene)
 
     def of(metrics: Any, trajectory: Any) -> tuple[Array, Array]:
         found = score(scene, metrics, trajectory)

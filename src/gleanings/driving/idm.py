@@ -79,7 +79,8 @@ class IDM(SimAgent):
         logged = jnp.maximum(scene.objects.top_speed, 2.0)
         if self.desired == "log":
             return logged
-        sample = jnp.clip(state.arc.astype(jnp.int32), 0, scene.paths.limit.shape[1] - 1)
+        arc = wrap_arc(state.arc, scene.paths.length, scene.paths.closed)
+        sample = jnp.clip(arc.astype(jnp.int32), 0, scene.paths.limit.shape[1] - 1)
         limit = jnp.take_along_axis(scene.paths.limit, sample[:, None], axis=1)[:, 0]
         return jnp.where(jnp.isnan(limit), logged, jnp.maximum(limit, 2.0))
 

@@ -19,7 +19,7 @@ from gleanings.driving.agents import Policy
 from gleanings.driving.fans import many
 from gleanings.driving.metrics import measure
 from gleanings.driving.scene import Scene, Trajectory
-from gleanings.driving.sim import Simulator
+from gleanings.driving.sim import Simulator, on_device
 from gleanings.driving.state import Rollout
 from gleanings.driving.summary import chosen
 
@@ -71,7 +71,7 @@ def sample(
     sim.check(scene)
     steps = int(scene.log.x.shape[0] - 1 - sim.start(scene)) if steps is None else steps
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
-    return _sample(sim, jax.tree.map(jnp.asarray, scene), keys, policy, steps)
+    return _sample(sim, on_device(scene), keys, policy, steps)
 
 
 @eqx.filter_jit

@@ -111,7 +111,7 @@ def _measure(
     def one(state: SimState, row: Trajectory) -> tuple[SimState, dict[str, Metric]]:
         *pose, valid = row
         after, gaps = advance(scene, config, state, Pose(*pose), valid, contacts=contacts, agents=state.agents)
-        return after, measure_step(StepContext(scene, config, state, after, gaps), sorted(steps))
+        return after, measure_step(StepContext(scene, config, state, after, gaps, first), sorted(steps))
 
     _, found = jax.lax.scan(one, state, jax.tree.map(lambda rows: rows[1:], trajectory))
     if "log_divergence" in found:

@@ -228,7 +228,7 @@ def _path(
     scene: Scene, state: SimState, config: ObserveConfig, me: _Ego, row: Float32[Array, "9"], slot: Array
 ) -> tuple[Float32[Array, "8"], Float32[Array, "Q 3"], Bool[Array, " Q"]]:
     """The ego's own features, which need its path, and the path ahead."""
-    x, y, z, limits, length, closed = (jnp.asarray(field)[slot] for field in scene.paths)
+    x, y, z, limits, length, closed = (jnp.asarray(field)[slot] for field in scene.paths[:6])
     ahead = state.arc[slot] + _SPACING_M * jnp.arange(config.route + 1, dtype=jnp.float32)
     arc = wrap_arc(ahead, jnp.full_like(ahead, length), jnp.full(ahead.shape, closed))
     known = (length > 0) & (closed | (arc <= length))

@@ -36,8 +36,9 @@ def project_on_path(
 ) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
     """Arc and plan distance of the point of a path nearest to (px, py), within 15 m of the arc `hint`. Metres.
 
-    x, y: samples a metre apart. The window keeps a projection from jumping to another limb of a loop. Before its
-    first and after its last sample an open path ends: the nearest end counts.
+    The arc of a closed path is counted on over its rounds, as `hint` is. x, y: samples a metre apart. The window keeps
+    a projection from jumping to another limb of a loop. Before its first and after its last sample an open path ends:
+    the nearest end counts.
     """
     low = wrap_arc(hint - _REACH, length, closed)
     first = jnp.clip(jnp.floor(low).astype(jnp.int32), 0, x.shape[0] - _WINDOW - 1)
@@ -52,7 +53,8 @@ def project_on_path(
     least = jnp.min(bits)
     at = jnp.arange(_WINDOW, dtype=jnp.float32) + share
     arc = first.astype(jnp.float32) + jnp.min(jnp.where(bits == least, at, jnp.inf))
-    return wrap_arc(arc, length, closed), jnp.sqrt(lax.bitcast_convert_type(least, jnp.float32))
+    rounds = jnp.where(closed, jnp.round((hint - arc) / jnp.maximum(length, 1.0)), 0.0)
+    return arc + length * rounds, jnp.sqrt(lax.bitcast_convert_type(least, jnp.float32))
 
 
 def path_point(

@@ -3,8 +3,9 @@
 import math
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 
+from gleanings.core.errors import ConfigError
 from gleanings.driving._polylines import turn
 from gleanings.driving._tracks import Tracks, extents
 from gleanings.driving.match import AHEAD_M, AHEAD_RAD, Candidates, LaneIndex, follow, match_lanes
@@ -12,20 +13,25 @@ from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Paths
 
 _LENGTHS = (256, 512, 1024)  # m, of the paths of a scene: the first that holds every logged way and _FURTHER
-_FURTHER, _LOOP_ROOM, _SHORTEST_LOOP = 64, 33, 20
+_FURTHER, _LOOP_ROOM, _SHORTEST_LOOP, _REACH = 64, 33, 20, 15
 _THIN_M, _STANDING_M, _MERGE_M, _CLOSE_M = 0.5, 2.0, 8.0, 2.0
 Line = Float[np.ndarray, "_ 3"]
 
 
-def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
-    """A path of 1 m samples for each track, all 256 m long, or longer for fast or long logs; see `scene.Paths`.
+def build_paths(tracks: Tracks, index: LaneIndex, dt: float, path_m: int | None = None) -> Paths:
+    """A path of 1 m samples for each track; see `scene.Paths`.
 
+    dt: seconds of a step. path_m: length of all paths; None: the least that holds each logged way, and what its object
+    would drive at its largest speed to the end of the log, and 64 m more. ConfigError: another than 256, 512 or 1024.
     Logged positions at least 0.5 m apart, then along the lane of the last pose (within 2 m and 45 degrees) and its
     straightest successors, which the path joins within 8 m and with whose last it ends; straight on where there is no
     lane. The path of what moved less than 2 m, or on the whole backwards, starts along its yaw. A path that comes back
     to its start within 2 m and 45 degrees is closed. Pedestrians and others leave the lanes alone.
     """
-    kept, size = thin_log(tracks)
+    kept, longest = thin_log(tracks)
+    size = _size(tracks, longest, dt) if path_m is None else path_m
+    if size not in _LENGTHS:
+        raise ConfigError(f"path_m is {size}; choose from {', '.join(map(str, _LENGTHS))}")
     standing = extents(tracks) < _STANDING_M
     points, yaw, there = _packed(tracks, kept)
     rows = match_lanes(index, points, yaw, there)
@@ -46,15 +52,75 @@ def build_paths(tracks: Tracks, index: LaneIndex) -> Paths:
     used = ((np.arange(size + 1) <= length[:, None]) | closed[:, None]) & drives[:, None]
     limit = limits_along(index, samples, used)
     x, y, z = samples.astype(np.float32).transpose(2, 0, 1).copy()
-    return Paths(x, y, z, limit.astype(np.float32), length.astype(np.float32), closed)
+    px, py, _ = np.moveaxis(tracks.base, -1, 0)
+    logged = logged_arcs(x, y, length, closed, px, py, tracks.yaw, tracks.valid)
+    return Paths(x, y, z, limit.astype(np.float32), length.astype(np.float32), closed, logged)
 
 
-def thin_log(tracks: Tracks) -> tuple[Bool[np.ndarray, "T K"], int]:
-    """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step, and how long, m,
-    the paths of these tracks are to be.
+def _size(tracks: Tracks, longest: float, dt: float) -> int:
+    drives = np.isin(tracks.kind, (Kind.VEHICLE, Kind.CYCLIST))
+    speed = np.where(tracks.valid, np.hypot(*np.moveaxis(tracks.velocity, -1, 0)), 0.0).max(0)
+    ahead = (speed * dt * (len(tracks.valid) - 1 - tracks.first))[drives].max(initial=0.0)
+    return next((length for length in _LENGTHS if max(longest, ahead) + _FURTHER <= length), _LENGTHS[-1])
 
-    No step past that length, and none at which a vehicle or cyclist stands behind the last one: rolling back would
-    fold its path.
+
+def logged_arcs(
+    x: Float[np.ndarray, "K Q"],
+    y: Float[np.ndarray, "K Q"],
+    length: Float[np.ndarray, " K"],
+    closed: Bool[np.ndarray, " K"],
+    px: Float[np.ndarray, "T K"],
+    py: Float[np.ndarray, "T K"],
+    yaw: Float[np.ndarray, "T K"],
+    valid: Bool[np.ndarray, "T K"],
+) -> Float32[np.ndarray, "K T"]:
+    """`scene.Paths.logged`: each pose projected within 15 m of where its move from the last one would bring it.
+
+    The first pose of an object is looked for anywhere, early arcs first.
+    """
+    rows, arcs = np.arange(len(length)), np.zeros(valid.T.shape, np.float32)
+    seen, arc, last = np.zeros(len(length), bool), np.zeros(len(length)), np.zeros((3, len(length)))
+    for t in np.flatnonzero(valid.any(1)):
+        now, here = np.stack([px[t], py[t], yaw[t]]), valid[t] & (length > 0)
+        went = (now[0] - last[0]) * np.cos(last[2]) + (now[1] - last[1]) * np.sin(last[2])
+        hint = np.where(seen, arc + went, 0.0)
+        if (new := np.flatnonzero(here & ~seen)).size:
+            away = (x[new] - now[0, new, None]) ** 2 + (y[new] - now[1, new, None]) ** 2
+            hint[new] = (away + 0.02 * np.arange(x.shape[1]) ** 2).argmin(1)
+        k = rows[here]
+        arc[k] = _project(x[k], y[k], length[k], closed[k], now[0, k], now[1, k], hint[k])
+        seen, last, arcs[k, t] = seen | here, np.where(here, now, last), arc[k]
+    return arcs
+
+
+def _project(
+    x: Float[np.ndarray, "K Q"],
+    y: Float[np.ndarray, "K Q"],
+    length: Float[np.ndarray, " K"],
+    closed: Bool[np.ndarray, " K"],
+    px: Float[np.ndarray, " K"],
+    py: Float[np.ndarray, " K"],
+    hint: Float[np.ndarray, " K"],
+) -> Float[np.ndarray, " K"]:
+    """Arcs nearest to the points within 15 m of `hint`, counted on over rounds as it is."""
+    low = np.where(closed, np.mod(hint - _REACH, np.maximum(length, 1.0)), hint - _REACH)
+    cell = np.clip(np.floor(low), 0, x.shape[1] - 2 * _REACH - 2).astype(np.int64)[:, None] + np.arange(2 * _REACH + 1)
+    a, b = (np.take_along_axis(v, cell, 1).astype(np.float64) for v in (x, y))
+    dx, dy = (np.take_along_axis(v, cell + 1, 1) - w for v, w in ((x, a), (y, b)))
+    rx, ry = px[:, None] - a, py[:, None] - b
+    share = np.clip((rx * dx + ry * dy) / np.maximum(dx**2 + dy**2, 1e-9), 0, 1)
+    best = ((rx - share * dx) ** 2 + (ry - share * dy) ** 2).argmin(1)
+    arc = np.arange(len(best)), best
+    arc = cell[arc] + share[arc]
+    return np.where(closed, arc + length * np.round((hint - arc) / np.maximum(length, 1.0)), arc)
+
+
+def thin_log(tracks: Tracks) -> tuple[Bool[np.ndarray, "T K"], float]:
+    """Valid steps at which an object is at least 0.5 m (plan) from where it was at the last such step, and the longest
+    way of a vehicle or cyclist, m.
+
+    No step past the longest path there is, and none at which a vehicle or cyclist stands behind the last one: rolling
+    back would fold its path.
     """
     drives = np.isin(tracks.kind, (Kind.VEHICLE, Kind.CYCLIST))
     kept = np.zeros_like(tracks.valid)
@@ -66,8 +132,7 @@ def thin_log(tracks: Tracks) -> tuple[Bool[np.ndarray, "T K"], int]:
         kept[t] = valid & ~(away < _THIN_M) & ~behind & (gone <= _LENGTHS[-1])
         gone[kept[t]] += np.nan_to_num(away[kept[t]])
         at[kept[t]] = place[kept[t]]
-    longest = gone[drives].max(initial=0.0) + _FURTHER
-    return kept, next((length for length in _LENGTHS if longest <= length), _LENGTHS[-1])
+    return kept, float(gone[drives].max(initial=0.0))
 
 
 def _packed(

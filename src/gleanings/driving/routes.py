@@ -9,7 +9,7 @@ from gleanings.core.errors import DataError
 from gleanings.driving._polylines import thin
 from gleanings.driving.lanes import graph_of
 from gleanings.driving.match import LaneIndex, match_lanes, route
-from gleanings.driving.paths import arcs_of, light_arcs, limits_along, loop_of, sample_path
+from gleanings.driving.paths import arcs_of, light_arcs, limits_along, logged_arcs, loop_of, sample_path
 from gleanings.driving.scene import Paths, Scene, name_of
 
 _THIN_M, _CHANGE_M = 0.5, 40.0
@@ -109,7 +109,10 @@ def _with_path(
     length: float,
     closed: bool,
 ) -> Scene:
-    new = [*samples.T, limit, np.float64(length), np.bool_(closed)]
+    log, (x, y, _) = scene.log, samples.T[:, None]
+    one = (np.asarray(field)[:, slot, None].astype(np.float64) for field in (log.x, log.y, log.yaw))
+    logged = logged_arcs(x, y, np.array([length]), np.array([closed]), *one, log.valid[:, slot, None])
+    new = [*samples.T, limit, np.float64(length), np.bool_(closed), logged[0]]
     fields = [_put(field, slot, value) for field, value in zip(scene.paths, new, strict=True)]
     paths, lights = Paths(*fields), scene.lights
     one = Paths(*(field[slot : slot + 1] for field in paths))

@@ -134,7 +134,9 @@ class Paths(NamedTuple):
 
     Sample q stands at arc q metres; z is the height of the road, not of a box centre. length: m [N], 0: no path.
     Samples past the end of an open path continue straight on. closed: bool [N]: a loop, at most Q - 34 m long, whose
-    samples past `length` go round again. Compiled scenes have Q = 257; 513 or 1025 where a logged way needs it.
+    samples past `length` go round again. Compiled scenes have Q = 257; 513 or 1025 where the log needs it. A path of
+    Q - 1 m is cut there, and the way goes on. logged: arc of each logged pose, m [N, T], counted on over the rounds of
+    a closed path; 0 where the log is not valid.
     """
 
     x: Array
@@ -143,6 +145,7 @@ class Paths(NamedTuple):
     limit: Array
     length: Array
     closed: Array
+    logged: Array
 
 
 class Goals(NamedTuple):

@@ -97,7 +97,7 @@ class Simulator(eqx.Module):
         Without a `state`: (0, 0) of `Bicycle` and its bin; of dynamics whose null action depends on the speed, rows
         that mean nothing (NaN, -1), for which the simulator takes the null action and raises INVALID_ACTION.
         """
-        scene = _on_device(scene)
+        scene = on_device(scene)
         kind = scene.objects.kind
         zero = jnp.zeros(kind.shape, jnp.float32)
 
@@ -124,14 +124,14 @@ class Simulator(eqx.Module):
         """
         self.check(scene)
         _check_key(key)
-        return first_state(self, _on_device(scene), key, jnp.asarray(index, jnp.int32))
+        return first_state(self, on_device(scene), key, jnp.asarray(index, jnp.int32))
 
     def step(self, scene: Scene, state: SimState, action: Any, key: Key[Array, ""]) -> tuple[SimState, StepOutput]:
         """One step. action: [N, A], `Action`, or None: all coast. key: may be the same at every step.
 
         Rows of objects that are not controlled or not alive are ignored. ConfigError: another shape or dtype.
         """
-        state, out, _ = _next_state(self, _on_device(scene), state, action, key)
+        state, out, _ = _next_state(self, on_device(scene), state, action, key)
         return state, out
 
     def rollout(
@@ -158,7 +158,7 @@ class Simulator(eqx.Module):
         steps = self._steps(scene, state) if steps is None else steps
         if steps < 0:
             raise ConfigError(f"steps is {steps}; expected 0 or more")
-        return _rollout(self, _on_device(scene), policy, key, steps, record, state)
+        return _rollout(self, on_device(scene), policy, key, steps, record, state)
 
     def start(self, scene: Scene) -> Int32[Array, ""]:
         """State index at which episodes start."""
@@ -198,8 +198,9 @@ def _check_key(key: Any) -> None:
         raise ConfigError(f"key is {key!r}; expected a typed key such as jax.random.key(0)")
 
 
-def _on_device(scene: Scene) -> Scene:
-    return jax.tree.map(jnp.asarray, scene)
+def on_device(scene: Scene) -> Scene:
+    """The scene with arrays of jax; `jnp.asarray` would compile a program for each shape."""
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf), scene)
 
 
 @eqx.filter_jit

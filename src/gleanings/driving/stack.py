@@ -49,7 +49,7 @@ grid: x0 y0:f4 - 0|nx ny:i4 - 0|start:i4 C 0|items:u2 I 0|slots:i4 M 0|far:i1 C 
 lanes: ax ay dx dy inv_l2:f4 P 0|z:f4 P inf|lane:i2 P -1|id:i4 L -1|limit:f4 L nan|successors:i2 L,4 -1
 lane_grid: x0 y0:f4 - 0|nx ny:i4 - 0|start:i4 C 0|items:u2 J 0|slots:i4 K 0|far:i1 C 1
 lights: state:u1 T,S 0|x y z yaw:f4 S 0|lane:i2 S -1|exists:b1 S 0|arc:f4 N,S inf
-paths: x y z:f4 N,Q 0|limit:f4 N,Q nan|length:f4 N 0|closed:b1 N 0
+paths: x y z:f4 N,Q 0|limit:f4 N,Q nan|length:f4 N 0|closed:b1 N 0|logged:f4 N,T 0
 goals: x y radius:f4 N 0|exists:b1 N 0
 ground: low high:f4 C nan
 road: x y z dx dy:f4 R 0|kind:i1 R 0
@@ -166,6 +166,10 @@ def grow(scene: Scene, sizes: dict[str, int]) -> Scene:
     new = old | sizes
     for count, window in (("I", "M"), ("J", "K")):  # a window read from any start must stay inside the entries
         new[count] = max(new[count], old[count] + new[window] - old[window])
+    if new["Q"] != old["Q"]:
+        raise ConfigError(
+            f"paths of {old['Q']} samples cannot become {new['Q']}: compile with CompileConfig(path_m=...)"
+        )
     if small := [f"{letter} {new[letter]} < {old[letter]}" for letter in old if new[letter] < old[letter]]:
         raise ConfigError(f"a scene cannot shrink: {', '.join(small)}")
     arrays = {name: _grown(np.asarray(array), LAYOUT[name], new) for name, array in arrays_of(scene).items()}
@@ -177,7 +181,7 @@ def grow(scene: Scene, sizes: dict[str, int]) -> Scene:
 def pad_scene(scene: Scene, like: Scene) -> Scene:
     """`scene` grown to the sizes of `like`. ConfigError: it is larger, or has another number of steps."""
     old, new = sizes_of(scene), sizes_of(like)
-    if fixed := [letter for letter in "TYX" if old[letter] != new[letter]]:
+    if fixed := [letter for letter in "TYXQ" if old[letter] != new[letter]]:
         raise ConfigError(f"scenes differ in {', '.join(f'{x} ({old[x]} and {new[x]})' for x in fixed)}")
     return grow(scene, new)
 
@@ -204,22 +208,30 @@ def unstack(scenes: Scene) -> list[Scene]:
 def group_scenes(scenes: Iterable[Scene], batch: int) -> Iterator[tuple[list[int], Scene]]:
     """Indices of at most `batch` scenes and those scenes stacked, in order of first appearance.
 
-    Scenes share a group if they agree in what time depends on: steps, object slots, path samples, lengths of the grid
-    lists, raster. The rest is padded to the largest of the group. ConfigError: batch < 1.
+    Scenes share a group as in `groups_of`. ConfigError: batch < 1.
     """
     if batch < 1:
         raise ConfigError(f"batch = {batch}; expected at least 1")
     kept = list(scenes)
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, scene in enumerate(kept):
-        sizes = sizes_of(scene)
-        groups.setdefault(tuple(sizes[letter] for letter in "TNQMKYX"), []).append(index)
-    for members in groups.values():
-        every = [sizes_of(kept[index]) for index in members]
-        largest = {letter: max(size[letter] for size in every) for letter in every[0]}
+    for members, largest in groups_of(kept):
         for first in range(0, len(members), batch):
             chosen = members[first : first + batch]
             yield chosen, stack_scenes([grow(kept[index], largest) for index in chosen])
+
+
+def groups_of(scenes: Sequence[Scene]) -> list[tuple[list[int], dict[str, int]]]:
+    """Indices of the scenes of each group and the sizes they grow to, in order of first appearance.
+
+    Scenes share a group if they agree in what time depends on: steps, object slots, path samples, lengths of the grid
+    lists, raster. The rest is padded to the largest of the group.
+    """
+    sizes, groups = [sizes_of(scene) for scene in scenes], {}
+    for index, size in enumerate(sizes):
+        groups.setdefault(tuple(size[letter] for letter in "TNQMKYX"), []).append(index)
+    return [
+        (members, {letter: max(sizes[index][letter] for index in members) for letter in sizes[members[0]]})
+        for members in groups.values()
+    ]
 
 
 def names_of(scenes: Scene) -> list[str]:

@@ -29,9 +29,10 @@ class SimState(eqx.Module):
     """State at one time step; small, because it is carried through `lax.scan`: no log and no map.
 
     t: index of the present step. x ... vy: pose, velocity of the N objects; accel (m/s^2) and yaw_rate (rad/s) of the
-    last step; arc: m along `Scene.paths`. flags: bits, see this module. excused: one bit a pair, j % 32 of word
-    [i, j // 32]; met: likewise, pairs that were both alive at some step. agents: states of the simulated agents. ring:
-    the last `SimConfig.history` poses before this one, newest first, [h, N]; None without history.
+    last step; arc: m along `Scene.paths`, counted on over the rounds of a closed one. flags: bits, see this module.
+    excused: one bit a pair, j % 32 of word [i, j // 32]; met: likewise, pairs that were both alive at some step.
+    agents: states of the simulated agents. ring: the last `SimConfig.history` poses before this one, newest first,
+    [h, N]; None without history.
     """
 
     t: Int32[Array, "*batch"]

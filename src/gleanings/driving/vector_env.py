@@ -29,7 +29,7 @@ except ImportError:
 
 _OBSERVE = ObserveConfig()
 _NEXT = 1  # folded into the key of an episode: the key of the next one
-_FIXED = "TYX"  # sizes that padding would change the meaning of: steps, raster
+_FIXED = "TYXQ"  # sizes that padding would change the meaning of: steps, raster, paths
 
 
 class DrivingVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):

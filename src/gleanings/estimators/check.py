@@ -7,7 +7,7 @@ batch of repeated draws that the checks lay out.
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -135,6 +135,7 @@ def compare(
 
     ReinforceLOO is measured at every n for the ratio. Raises as `variance_of`. Source: ours.
     """
+    _checked_draws(draws)
     variables = {estimator.variable for estimator in estimators}
     if len(variables) != 1:
         raise ConfigError("compare needs at least one estimator, all for one kind of variable")
@@ -144,7 +145,11 @@ def compare(
     counts = sorted({estimator.evaluations(logits) for estimator in estimators})
     members = [*estimators, *(ReinforceLOO(n, variable=variable) for n in counts if n > 1)]
     keys = jax.random.split(checked_key(key), len(members))
-    measured = [_moments(member, f, logits, k, draws) for member, k in zip(members, keys, strict=True)]
+    programs: dict[AbstractEstimator, _Program] = {}  # a baseline that is a member too is compiled once
+    measured = []
+    for member, k in zip(members, keys, strict=True):
+        programs[member] = programs.get(member) or _Program.of(member, f, logits, k, draws)
+        measured.append(programs[member].moments(logits, k))
     baselines = dict(zip([n for n in counts if n > 1], measured[len(estimators) :], strict=True))
     pairs = zip(estimators, measured, strict=False)
     rows = [_row(repr_of(member), member.evaluations(logits), moments, exact, baselines) for member, moments in pairs]
@@ -185,36 +190,53 @@ def _standard_error(x: np.ndarray) -> float:
 
 
 def _moments(estimator: AbstractEstimator, f: Function, logits: PyTree, key: Array, draws: int) -> _Moments:
+    return _Program.of(estimator, f, logits, key, draws).moments(logits, key)
+
+
+def _checked_draws(draws: int) -> None:
     if draws < 2 * _CHUNKS:
         raise ConfigError(f"draws = {draws}: at least {2 * _CHUNKS} are needed")
-    checked_key(key)
-    n = estimator.evaluations(logits)
-    size = sum(leaf.size for leaf in _leaves(logits, estimator))
-    chunks = max(_CHUNKS, -(-draws * n * size // _CHUNK_FLOATS))
-    per_chunk = -(-draws // chunks)
 
-    @jax.jit
-    def run(key: Array) -> tuple[Array, Array]:
-        repeated = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (per_chunk, *leaf.shape)), logits)
-        _, cotangent = estimator(f, repeated, key)
-        leaves = [leaf.reshape(per_chunk, -1) for leaf in jax.tree.leaves(cotangent)]
-        flat = jnp.concatenate([leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves], -1)
-        mean = flat.mean(0)
-        return mean, ((flat - mean) ** 2).sum(0)
 
-    keys = list(jax.random.split(key, chunks))  # taken apart here, for that is compiled too
-    compiled = run.lower(keys[0]).compile()
-    jax.block_until_ready(compiled(jax.random.clone(keys[0])))  # the first call allocates, and is not timed
-    start = time.perf_counter()
-    parts = jax.block_until_ready([compiled(k) for k in keys])
-    seconds = (time.perf_counter() - start) / (chunks * per_chunk)
-    means = np.stack([np.asarray(mean, np.float64) for mean, _ in parts])
-    within = np.stack([np.asarray(m2, np.float64) for _, m2 in parts])
-    mean = means.mean(0)
-    _require_finite(mean, logits)
-    total = within.sum(0) + per_chunk * ((means - mean) ** 2).sum(0)
-    m = chunks * per_chunk
-    return _Moments(mean, total / (m - 1), within.sum(-1) / (per_chunk - 1), m, seconds)
+class _Program(NamedTuple):
+    """Mean and summed squares of a chunk of gradients, by key, compiled."""
+
+    run: Callable[[Array], tuple[Array, Array]]
+    chunks: int
+    per_chunk: int
+
+    @classmethod
+    def of(cls, estimator: AbstractEstimator, f: Function, logits: PyTree, key: Array, draws: int) -> "_Program":
+        _checked_draws(draws)
+        checked_key(key)
+        size = sum(leaf.size for leaf in _leaves(logits, estimator))
+        chunks = max(_CHUNKS, -(-draws * estimator.evaluations(logits) * size // _CHUNK_FLOATS))
+        per_chunk = -(-draws // chunks)
+
+        @jax.jit
+        def run(key: Array) -> tuple[Array, Array]:
+            repeated = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (per_chunk, *leaf.shape)), logits)
+            _, cotangent = estimator(f, repeated, key)
+            leaves = [leaf.reshape(per_chunk, -1) for leaf in jax.tree.leaves(cotangent)]
+            flat = jnp.concatenate([leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in leaves], -1)
+            mean = flat.mean(0)
+            return mean, ((flat - mean) ** 2).sum(0)
+
+        return cls(run.lower(key).compile(), chunks, per_chunk)
+
+    def moments(self, logits: PyTree, key: Array) -> _Moments:
+        keys = list(jax.random.split(key, self.chunks))  # taken apart here, for that is compiled too
+        jax.block_until_ready(self.run(jax.random.clone(keys[0])))  # the first call allocates, and is not timed
+        start = time.perf_counter()
+        parts = jax.block_until_ready([self.run(k) for k in keys])
+        m = self.chunks * self.per_chunk
+        seconds = (time.perf_counter() - start) / m
+        means = np.stack([np.asarray(mean, np.float64) for mean, _ in parts])
+        within = np.stack([np.asarray(m2, np.float64) for _, m2 in parts])
+        mean = means.mean(0)
+        _require_finite(mean, logits)
+        total = within.sum(0) + self.per_chunk * ((means - mean) ** 2).sum(0)
+        return _Moments(mean, total / (m - 1), within.sum(-1) / (self.per_chunk - 1), m, seconds)
 
 
 def _leaves(logits: PyTree, estimator: AbstractEstimator) -> list[Array]:

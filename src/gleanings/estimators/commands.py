@@ -155,7 +155,7 @@ def _learner(training: Training, config: vae.Config, images: Images) -> tuple[An
     def draw(state: vae.State, key: Array) -> Array:
         return data[jax.random.randint(key, (training.batch_size,), 0, len(data))]
 
-    return update, draw, vae.init(config, stream(training.seed, "init"), data)
+    return update, draw, jax.jit(vae.init, static_argnums=0)(config, stream(training.seed, "init"), data)
 
 
 def _greys(images: np.ndarray, maximum: int) -> np.ndarray:
@@ -195,7 +195,7 @@ def _samples(config: vae.Config, state: vae.State, training: Training, images: I
     """A grid of sampled images."""
     height, width = images.train.shape[1:]
     key = stream(training.seed, "samples")
-    pixels = vae.sample(config, state, key, _SAMPLE_ROWS * _SAMPLE_COLUMNS)
+    pixels = jax.jit(vae.sample, static_argnums=(0, 3))(config, state, key, _SAMPLE_ROWS * _SAMPLE_COLUMNS)
     apart = [(0, 0), (0, 1), (0, 1)]  # an empty row and column between images
     tiles = np.pad(np.asarray(pixels).reshape(-1, height, width), apart, constant_values=np.nan)
     grid = tiles.reshape(_SAMPLE_ROWS, _SAMPLE_COLUMNS, height + 1, width + 1).transpose(0, 2, 1, 3)

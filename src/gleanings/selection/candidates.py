@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from gleanings.core.errors import ConfigError, GleaningsError, NumericsError
 from gleanings.core.keys import root
 from gleanings.selection import prefix
-from gleanings.selection.classes import FunctionClass, LinearQ, PrefixLinear, Q
+from gleanings.selection.classes import FunctionClass, LinearQ, PrefixLinear, Q, padded_length
 from gleanings.selection.fqi import backup, default_sweeps, fqi, possible_values, values_of
 from gleanings.selection.log import Split, Transitions
 from gleanings.selection.prefix import Comparisons
@@ -77,7 +77,7 @@ class Candidates:
         rows = [self.compare(k) for k in classes[:count]]
         nothing = Comparisons(*(np.full_like(x, np.nan) for x in rows[0]))
         rows += [nothing] * (len(classes) - len(rows))
-        stacked = Comparisons(*(jnp.asarray(np.stack(x, 1)) for x in zip(*rows, strict=True)))
+        stacked = Comparisons(*(np.stack(x, 1) for x in zip(*rows, strict=True)))
         return stacked._replace(rows=stacked.rows[:, 0])
 
     def at_actions(self, k: int, stage: int, rows: Int[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
@@ -138,13 +138,13 @@ class PrefixCandidates(Candidates):
 
     def fits(self, k: int) -> list[Q]:
         """The fit of class k, one q a stage."""
-        weights, chosen = self._solved[0].weights[:, k], self.classes[k]
-        return [LinearQ(chosen.features, w[:, : chosen.dim]) for w in weights]
+        weights, chosen = np.asarray(self._solved[0].weights), self.classes[k]
+        return [LinearQ(chosen.features, jnp.asarray(w[:, : chosen.dim])) for w in weights[:, k]]
 
     def compare(self, k: int) -> Comparisons:
         """Class k against every class."""
         found = self._solved[1]
-        return Comparisons(*(np.asarray(x) for x in (*(y[:, k] for y in found[:-1]), found.rows)))
+        return Comparisons(*(np.asarray(y)[:, k] for y in found[:-1]), rows=np.asarray(found.rows))
 
     @cached_property
     def _solved(self) -> tuple[prefix.Fits, Comparisons]:
@@ -206,7 +206,7 @@ def _misplaced(classes: Sequence[Any]) -> str:
 
 
 def _finite(found: tuple[prefix.Fits, Comparisons]) -> bool:
-    return bool(jnp.isfinite(found[0].weights).all())
+    return bool(np.isfinite(np.asarray(found[0].weights)).all())
 
 
 def _worst_condition(rows: prefix.Rows, num_actions: int, ridge: float) -> tuple[int, float]:
@@ -224,9 +224,7 @@ def _worst_condition(rows: prefix.Rows, num_actions: int, ridge: float) -> tuple
 def _stacked(data: Transitions, split: Split, largest: PrefixLinear) -> prefix.Rows:
     """Rows by stage, padded so that logs of about one length compile once."""
     stages = [data.at(stage) for stage in range(data.num_stages)]
-    longest = max(map(len, stages))
-    step = max(1 << max(longest.bit_length() - 3, 0), 64)
-    length = -(-longest // step) * step
+    length = padded_length(max(map(len, stages)))
 
     def gather(values: Any, dtype: Any) -> Array:
         padded = [np.pad(values[rows], [(0, length - len(rows))] + [(0, 0)] * (values.ndim - 1)) for rows in stages]

@@ -5,6 +5,7 @@ nested by construction.
 """
 
 import abc
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ class Identity(FeatureMap):
     """1 and the columns as they are, in their order."""
 
     def __call__(self, observation: Float[AnyArray, "B D"]) -> Float[Array, "B F"]:
+        if isinstance(observation, np.ndarray):  # which compiles nothing
+            return jnp.asarray(np.concatenate([np.ones_like(observation[:, :1]), observation], 1))
         return jnp.concatenate([jnp.ones_like(observation[:, :1]), observation], 1)
 
     def size(self, columns: int) -> int:
@@ -57,14 +60,12 @@ class RandomFourier(FeatureMap):
 
     def __call__(self, observation: Float[AnyArray, "B D"]) -> Float[Array, "B F"]:
         columns = observation.shape[1]
-        waves = self.total - 1 - columns
+        waves = max(self.total - 1 - columns, 0)
         key = stream(self.seed, "random-fourier")
         frequency_key, phase_key = jax.random.split(key)
-        frequency = self.scale * jax.random.normal(frequency_key, (columns, max(waves, 0)))
-        phase = jax.random.uniform(phase_key, (max(waves, 0),), maxval=2 * math.pi)
-        observation = jnp.asarray(observation)
-        cosine = jnp.cos(observation @ frequency + phase) / math.sqrt(32)
-        return jnp.concatenate([jnp.ones_like(observation[:, :1]), observation, cosine], 1)[:, : self.total]
+        frequency = self.scale * jax.random.normal(frequency_key, (columns, waves))
+        phase = jax.random.uniform(phase_key, (waves,), maxval=2 * math.pi)
+        return _cosines(observation, frequency, phase)[:, : self.total]
 
     def size(self, columns: int) -> int:
         """`total`."""
@@ -78,8 +79,7 @@ class Pca(FeatureMap):
     components: Float[Array, "D C"]
 
     def __call__(self, observation: Float[AnyArray, "B D"]) -> Float[Array, "B F"]:
-        scores = (observation - self.mean) @ self.components
-        return jnp.concatenate([jnp.ones_like(scores[:, :1]), scores], 1)
+        return _scores(observation, self.mean, self.components)
 
     def size(self, columns: int) -> int:
         """1 + number of components."""
@@ -127,7 +127,7 @@ class LinearQ(eqx.Module):
     weights: Float[Array, "A d"]
 
     def __call__(self, observation: Float[AnyArray, "B D"]) -> Float[Array, "B A"]:
-        return self.features(observation)[:, : self.weights.shape[1]] @ self.weights.T
+        return _leading_product(self.features(observation), self.weights)
 
 
 class PrefixLinear(FunctionClass):
@@ -157,12 +157,8 @@ class PrefixLinear(FunctionClass):
         key: Array,
     ) -> LinearQ:
         """Solves one ridge problem an action; `key` is not used."""
-        phi = self.features(jnp.asarray(observation))[:, : self.dim]
-        chosen = jax.nn.one_hot(action, num_actions, dtype=phi.dtype)
-        gram = jnp.einsum("na,ni,nj->aij", chosen, phi, phi, optimize="optimal")
-        gram = gram + self.ridge * len(phi) * jnp.eye(self.dim, dtype=phi.dtype)
-        right = jnp.einsum("na,ni->ai", chosen * jnp.asarray(target)[:, None], phi)
-        return LinearQ(self.features, jnp.linalg.solve(gram, right[..., None])[..., 0])
+        phi = self.features(observation)
+        return LinearQ(self.features, _ridge(phi, action, target, self.ridge, self.dim, num_actions))
 
 
 def prefix_linear(features: FeatureMap, dims: Sequence[int], ridge: float = 1e-3) -> list[PrefixLinear]:
@@ -171,3 +167,48 @@ def prefix_linear(features: FeatureMap, dims: Sequence[int], ridge: float = 1e-3
     if not dims or dims[0] < 1 or any(b <= a for a, b in itertools.pairwise(dims)):
         raise ConfigError(f"dims {tuple(dims)}: sizes of nested classes must increase, from at least 1")
     return [PrefixLinear(features, d, ridge) for d in dims]
+
+
+def padded_length(rows: int) -> int:
+    """Rows and at most a quarter more, or 64 of them, so that logs of about one length compile once."""
+    step = max(1 << max(rows.bit_length() - 3, 0), 64)
+    return -(-rows // step) * step
+
+
+@jax.jit
+def _scores(
+    observation: Float[AnyArray, "B D"], mean: Float[Array, " D"], components: Float[Array, "D C"]
+) -> Float[Array, "B F"]:
+    scores = (observation - mean) @ components
+    return jnp.concatenate([jnp.ones_like(scores[:, :1]), scores], 1)
+
+
+@jax.jit
+def _cosines(
+    observation: Float[AnyArray, "B D"], frequency: Float[Array, "D W"], phase: Float[Array, " W"]
+) -> Float[Array, "B F"]:
+    cosine = jnp.cos(observation @ frequency + phase) / math.sqrt(32)
+    return jnp.concatenate([jnp.ones_like(observation[:, :1]), observation, cosine], 1)
+
+
+@jax.jit
+def _leading_product(phi: Float[Array, "B F"], weights: Float[Array, "A d"]) -> Float[Array, "B A"]:
+    return phi[:, : weights.shape[1]] @ weights.T
+
+
+@functools.partial(jax.jit, static_argnames=("dim", "num_actions"))
+def _ridge(
+    phi: Float[Array, "N F"],
+    action: Int[AnyArray, " N"],
+    target: Float[AnyArray, " N"],
+    ridge: float | Array,
+    dim: int,
+    num_actions: int,
+) -> Float[Array, "A d"]:
+    """Weights of each action on the first `dim` features."""
+    phi = phi[:, :dim]
+    chosen = jax.nn.one_hot(action, num_actions, dtype=phi.dtype)
+    gram = jnp.einsum("na,ni,nj->aij", chosen, phi, phi, optimize="optimal")
+    gram = gram + ridge * len(phi) * jnp.eye(dim, dtype=phi.dtype)
+    right = jnp.einsum("na,ni->ai", chosen * jnp.asarray(target)[:, None], phi)
+    return jnp.linalg.solve(gram, right[..., None])[..., 0]

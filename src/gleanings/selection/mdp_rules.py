@@ -50,11 +50,11 @@ class ModBE(Rule):
         last = len(candidates.classes)
         for count in range(1, last) if not (config.full_table or config.on_blind == "holdout_td") else ():
             found = candidates.comparisons(count)
-            choice = choose_by_modbe(found, n_params, config)
+            choice = jax.device_get(choose_by_modbe(found, n_params, config))
             if not bool(choice.rejected[count - 1]):
                 return found, choice
         found = candidates.comparisons()
-        return found, choose_by_modbe(found, n_params, config)
+        return found, jax.device_get(choose_by_modbe(found, n_params, config))
 
 
 def _resolved(config: ModBEConfig, candidates: Candidates) -> tuple[ModBEConfig, Float[Array, " M"]]:

@@ -4,10 +4,12 @@ Deviations from arXiv 2211.02016, of which only the abstract could be read: the 
 tolerance and the guard against blind tests are ours.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -60,23 +62,21 @@ _Z = 2.5
 class Choice(NamedTuple):
     """The class chosen; which were rejected; whether the first one accepted could not have failed.
 
-    blind: too few rows carry its error. vacuous: a tolerance exceeds the whole error. tolerance and excess [H, M, M]:
-    zeta, and difference minus zeta, for small class, large class; 0 where the second is not larger.
+    blind: too few rows carry its error. vacuous: a tolerance exceeds the whole error. certified: a larger class tested
+    the choice and could have rejected it. tolerance and excess [H, M, M]: zeta, and difference minus zeta, for small
+    class, large class; 0 where the second is not larger.
     """
 
     chosen: Int[Array, ""]
     rejected: Bool[Array, " M"]
     blind: Bool[Array, ""]
     vacuous: Bool[Array, ""]
+    certified: Bool[Array, ""]
     tolerance: Float[Array, "H M M"]
     excess: Float[Array, "H M M"]
 
-    @property
-    def certified(self) -> Bool[Array, ""]:
-        """Whether a larger class tested the choice and could have rejected it."""
-        return (jnp.argmin(self.rejected) < len(self.rejected) - 1) & ~self.blind & ~self.vacuous
 
-
+@functools.partial(jax.jit, static_argnames="config")
 def choose_by_modbe(found: Comparisons, n_params: Float[Array, " M"], config: ModBEConfig) -> Choice:
     """The first class that no larger one rejects at any stage; n_params is NaN where paired_t shall judge.
 
@@ -90,14 +90,17 @@ def choose_by_modbe(found: Comparisons, n_params: Float[Array, " M"], config: Mo
     blind = (accepted < last) & (found.effective_rows[:, accepted].min() < config.min_effective_rows)
     vacuous = (zeta > jnp.triu(found.large, 1))[:, accepted].any()
     instead = {"keep": accepted, "largest": last, "holdout_td": choose_by_hold_out(found)}[config.on_blind]
-    return Choice(jnp.where(blind, instead, accepted), rejected, blind, vacuous, zeta, excess)
+    certified = (accepted < last) & ~blind & ~vacuous
+    return Choice(jnp.where(blind, instead, accepted), rejected, blind, vacuous, certified, zeta, excess)
 
 
+@jax.jit
 def choose_by_hold_out(found: Comparisons) -> Int[Array, ""]:
     """The class with the smallest sum over stages of its squared error to its own target on validation rows."""
     return jnp.asarray(found.small).sum(0).argmin()
 
 
+@jax.jit
 def choose_by_gap(found: Comparisons) -> Int[Array, ""]:
     """The class nearest to the largest class's fit of its target, summed over stages: a regressed Bellman error."""
     return jnp.asarray(found.gap).sum(0).argmin()

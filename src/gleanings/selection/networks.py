@@ -61,8 +61,7 @@ class HiddenLayer(FeatureMap):
     net: Net
 
     def __call__(self, observation: Float[AnyArray, "B D"]) -> Float[Array, "B F"]:
-        x = (jnp.asarray(observation, jnp.float32) - self.net.mean) / self.net.scale
-        return jnp.concatenate([jnp.ones_like(x[:, :1]), x, _hidden(self.net.weights, x)], 1)
+        return _last_hidden(self.net, jnp.asarray(observation, jnp.float32))
 
     def size(self, columns: int) -> int:
         """1 + columns + width."""
@@ -169,11 +168,14 @@ def widen(q: Net | LinearQ, width: int, key: Array) -> Net:
         if not isinstance(q.features, Identity):
             raise ConfigError(f"a linear fit on {type(q.features).__name__} features; only Identity can be widened")
         columns = q.weights.shape[1] - 1
-        q = _linear_net(q, jnp.zeros(columns), jnp.ones(columns))
+        q = _linear_net(q, *(jnp.asarray(make(columns, np.float32)) for make in (np.zeros, np.ones)))
     if width < q.width:
         raise ConfigError(f"a network of width {q.width} cannot be widened to {width}")
-    if width == q.width:
-        return q
+    return q if width == q.width else _widened(q, width, key)
+
+
+@functools.partial(jax.jit, static_argnames="width")
+def _widened(q: Net, width: int, key: Array) -> Net:
     old, new = q.weights, width - q.width
     columns = old.first.shape[1]
     first_key, bias_key, second_key = jax.random.split(key, 3)
@@ -233,7 +235,10 @@ def _increasing(widths: Sequence[int]) -> list[int]:
 
 def _nothing(actions: int, columns: int) -> Weights:
     """All values zero, and no hidden units."""
-    zeros = jnp.zeros
+
+    def zeros(shape: int | tuple[int, ...]) -> Array:
+        return jnp.asarray(np.zeros(shape, np.float32))  # which compiles nothing
+
     hidden = (zeros((0, columns)), zeros(0), zeros((0, 0)), zeros(0), zeros((actions, 0)))
     return Weights(zeros(actions), zeros((actions, columns)), *hidden)
 
@@ -256,9 +261,14 @@ def _net_of(q: Q, observation: Any) -> Net | None:
 
 def _linear_net(q: LinearQ, mean: Array, scale: Array) -> Net:
     """A linear q on the leading columns as a network without hidden units."""
-    raw = jnp.pad(q.weights[:, 1:], ((0, 0), (0, len(mean) - q.weights.shape[1] + 1)))
+    return _shifted(q.weights, mean, scale)
+
+
+@jax.jit
+def _shifted(weights: Array, mean: Array, scale: Array) -> Net:
+    raw = jnp.pad(weights[:, 1:], ((0, 0), (0, len(mean) - weights.shape[1] + 1)))
     start = _nothing(*raw.shape)
-    return Net(mean, scale, start._replace(bias=q.weights[:, 0] + raw @ mean, linear=raw * scale))
+    return Net(mean, scale, start._replace(bias=weights[:, 0] + raw @ mean, linear=raw * scale))
 
 
 def _hidden(w: Weights, x: Array) -> Array:
@@ -267,6 +277,12 @@ def _hidden(w: Weights, x: Array) -> Array:
 
 def _values(w: Weights, x: Array) -> Array:
     return w.bias + x @ w.linear.T + _hidden(w, x) @ w.out.T
+
+
+@jax.jit
+def _last_hidden(net: Net, observation: Array) -> Array:
+    x = (observation - net.mean) / net.scale
+    return jnp.concatenate([jnp.ones_like(x[:, :1]), x, _hidden(net.weights, x)], 1)
 
 
 @jax.jit

@@ -18,7 +18,7 @@ from scipy import linalg
 
 from gleanings.core.errors import ConfigError
 from gleanings.selection.bandit import BanditLog
-from gleanings.selection.classes import AnyArray, FeatureMap, Identity
+from gleanings.selection.classes import AnyArray, FeatureMap, Identity, padded_length
 
 Joint = Callable[[np.ndarray], np.ndarray]
 _BLOCK = 1 << 14  # rows predicted at once, so that what lies between stays small
@@ -235,7 +235,9 @@ def leading_features(features: FeatureMap, dim: int, context: Float[np.ndarray, 
     """The first `dim` features in float64; columns of the context keep their precision."""
     if isinstance(features, Identity):
         return np.concatenate([np.ones((len(context), 1)), context[:, : dim - 1]], 1)
-    return np.asarray(features(context), float)[:, :dim]
+    rows = len(context)
+    padded = np.pad(context, ((0, padded_length(rows) - rows), (0, 0)))
+    return np.asarray(features(padded), float)[:rows, :dim]
 
 
 class _Head(NamedTuple):
@@ -265,7 +267,9 @@ def _ridge(
     """Inverse of the lower Cholesky factor of V, and theta, from sum phi phi' and sum phi r."""
     identity = np.eye(len(gram))
     factor = np.linalg.cholesky((gram + ridge * identity) / rows)
-    return linalg.solve_triangular(factor, identity, lower=True), linalg.cho_solve((factor, True), moment / rows)
+    # Not by a solve for the identity, which wakes the threads of LAPACK for the smallest matrix.
+    (inverse,) = linalg.get_lapack_funcs(("trtri",), (factor,))
+    return inverse(factor, lower=1)[0], linalg.cho_solve((factor, True), moment / rows)
 
 
 def heads(dims: tuple[int, ...]) -> list[HeadLinear]:

@@ -52,7 +52,7 @@ class Comparisons(NamedTuple):
 
 def leading(dims: tuple[int, ...]) -> Float[Array, "M D"]:
     """1 where a column belongs to a class."""
-    return (jnp.arange(dims[-1]) < jnp.asarray(dims)[:, None]).astype(jnp.float32)
+    return jnp.asarray((np.arange(dims[-1]) < np.asarray(dims)[:, None]).astype(np.float32))
 
 
 def factors(rows: Rows, num_actions: int, ridge: float | Array) -> Float[Array, "H A D D"]:
@@ -245,6 +245,7 @@ def _at_actions(own: Rows, weights: Array) -> Array:
     return jnp.take_along_axis(values.reshape(-1, *weights.shape[:2]), own.action[:, None, None], 2)[..., 0]
 
 
+@jax.jit
 def effective_rows(
     error: Float[Array, " n"], target: Float[Array, " n"], weight: Float[Array, " n"]
 ) -> Float[Array, ""]:

@@ -15,7 +15,7 @@ from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle, DeltaLocal, Discrete
 from gleanings.driving.policies import expert
 from gleanings.driving.scene import Scene
-from gleanings.driving.sim import Simulator
+from gleanings.driving.sim import Simulator, on_device
 from gleanings.driving.stack import group_scenes
 from gleanings.driving.summary import chosen, per_object
 from gleanings.studies._driving_scenes import family_scenes, steps_left
@@ -50,7 +50,7 @@ def measured(scenes: Sequence[Scene], steps: int | None, arms: Sequence[str]) ->
 def filled(stacked: Scene, count: int) -> Scene:
     """`count` stacked scenes as `CHUNK`, on the device: the last one is repeated, so as not to compile again."""
     rows = np.minimum(np.arange(CHUNK), count - 1)
-    return jax.tree.map(lambda array: jnp.asarray(array[rows]), stacked)
+    return on_device(jax.tree.map(lambda array: array[rows], stacked))
 
 
 def _steps(scene: Scene, steps: int | None) -> int:

@@ -22,7 +22,7 @@ from gleanings.driving.config import ObserveConfig, SimConfig
 from gleanings.driving.dynamics import Bicycle
 from gleanings.driving.idm import IDM
 from gleanings.driving.scene import Scene
-from gleanings.driving.sim import Simulator
+from gleanings.driving.sim import Simulator, on_device
 from gleanings.driving.state import SimState
 from gleanings.studies._driving_playback import CHUNK, METRICS
 from gleanings.studies._driving_scenes import REFERENCE_POINTS, reference_scene
@@ -95,7 +95,7 @@ def batched(call: Callable[[Scene], Any], count: int) -> Callable[[Scene], Any]:
 
 def stacked(scene: Scene, count: int) -> Scene:
     """`count` copies of a scene, each in memory of its own."""
-    return jax.tree.map(lambda x: jnp.asarray(np.broadcast_to(np.asarray(x), (count, *np.shape(x)))), scene)
+    return on_device(jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], count, axis=0), scene))
 
 
 def clock_name() -> str:
