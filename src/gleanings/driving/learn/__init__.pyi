@@ -1,3 +1,4 @@
+from gleanings.driving.learn.bank import make_bank
 from gleanings.driving.learn.config import (
     BCConfig,
     BCSACConfig,
@@ -20,5 +21,6 @@ __all__ = [
     "NetConfig",
     "World",
     "WorldConfig",
+    "make_bank",
     "sac_config",
 ]

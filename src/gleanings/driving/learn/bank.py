@@ -1,0 +1,22 @@
+"""Many cropped scenes as one pytree of arrays, from which a program draws. Source: ours."""
+
+from collections.abc import Sequence
+
+from gleanings.core.errors import ConfigError
+from gleanings.driving.scene import Scene
+from gleanings.driving.stack import grow, sizes_of, stack_scenes
+
+
+def make_bank(scenes: Sequence[Scene]) -> Scene:
+    """The scenes of `crop.crop_scene` with a leading axis C, padded to the largest of each size; NumPy arrays.
+
+    ConfigError: no scenes, or scenes cropped with different settings.
+    """
+    if not scenes:
+        raise ConfigError("a bank needs at least one scene")
+    sizes = [sizes_of(scene) for scene in scenes]
+    largest = {letter: max(size[letter] for size in sizes) for letter in sizes[0]}
+    # Windows reach beyond the last list, so that the entries need room for the rest of the widest one.
+    for count, window in (("I", "M"), ("J", "K")):
+        largest[count] += largest[window]
+    return stack_scenes([grow(scene, largest) for scene in scenes])
