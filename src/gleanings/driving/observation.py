@@ -43,8 +43,8 @@ class Observation(NamedTuple):
 
     Seen is what lies within `radius_m` (centre to centre, in plan) and not on another level: heights of the feet differ
     by at most 2.5 m + distance / 10. With `line_of_sight` nothing is seen that is `visibility.hidden`. Others are
-    picked by where they are now; their earlier frames are in the present frame of the ego, masked where they were not in the
-    scene.
+    picked by where they are now; their earlier frames are in the present frame of the ego, masked where they were not
+    in the scene.
     """
 
     ego: Array
