@@ -5,19 +5,18 @@ done factor; weights, temperature, rates and sizes are ours, since the paper doe
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Float32, Int32, Key
+from jaxtyping import Array, Float, Float32, Int32, Key
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving.learn.bc import Labelled, bc_loss
 from gleanings.driving.learn.collect import collect
-from gleanings.driving.learn.config import BCSACConfig, DQNConfig
-from gleanings.driving.learn.demos import Demonstrations
+from gleanings.driving.learn.config import BCSACConfig
 from gleanings.driving.learn.heads import Head, make_head
 from gleanings.driving.learn.networks import Actor, Critic
 from gleanings.driving.learn.replay import Replay, Rows, draw, make_replay, write
@@ -25,17 +24,10 @@ from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Scene
 from gleanings.driving.state import SimState
 
-ActorFn = Callable[[Float32[Array, " D"]], Float32[Array, " P"]]
-CriticFn = Callable[[Float32[Array, " D"], Float32[Array, "2"]], Float32[Array, ""]]
-Scalar = Float32[Array, ""]
-
-
-class Labels(NamedTuple):
-    """Demonstrated decisions: observation, u in [-1, 1]^2, and which of its dimensions are known."""
-
-    obs: Float32[Array, "B D"]
-    action: Float32[Array, "B 2"]
-    mask: Bool[Array, "B 2"]
+ActorFn = Callable[[Array], Array]  # observation [D] -> parameters [P] of a head
+CriticFn = Callable[[Array, Array], Array]  # observation [D], u [2] -> value
+Scalar = Float32[Array, "*seeds"]
+Metrics = dict[str, Array]
 
 
 class State(eqx.Module):
@@ -44,7 +36,7 @@ class State(eqx.Module):
     actor: Actor
     critics: tuple[Critic, Critic]
     targets: tuple[Critic, Critic]
-    log_alpha: Array
+    log_alpha: Scalar
     actor_moments: optax.OptState
     critic_moments: optax.OptState
     alpha_moments: optax.OptState
@@ -56,15 +48,14 @@ class Driver(eqx.Module):
     """Drives as the actor does, by its mode or by samples."""
 
     actor: Actor
-    head: Head = eqx.field(static=True)
     sample: bool = eqx.field(static=True, default=False)
 
     def __call__(
         self, scene: Scene, state: SimState, obs: Float32[Array, " D"], key: Key[Array, ""]
-    ) -> Float32[Array, "2"]:
+    ) -> Float[Array, "2"]:
         """u in [-1, 1]^2."""
         params = self.actor(obs)
-        return self.head.sample(params, key)[0] if self.sample else self.head.mode(params)
+        return self.actor.head.sample(params, key)[0] if self.sample else self.actor.head.mode(params)
 
 
 def soft_targets(
@@ -104,41 +95,35 @@ def rl_loss(
 
     def terms(obs: Array, key: Array) -> tuple[Array, Array]:
         params = actor(obs)
-        log_prob = head.actor_loss(params, lambda u: jnp.zeros(()), jnp.ones(()), key)
+        log_prob = head.actor_loss(params, lambda u: jnp.zeros(()), 1.0, key)
         return head.actor_loss(params, _least(critics, obs), alpha, key), lax.stop_gradient(log_prob)
 
     loss, log_prob = jax.vmap(terms)(obs, jax.random.split(key, len(obs)))
     return loss.mean(), log_prob.mean()
 
 
-def imitation_loss(actor: ActorFn, head: Head, labels: Labels) -> Scalar:
-    """Mean over demonstrated rows of - log pi(u | s), over the known dimensions."""
-    return -jax.vmap(lambda obs, u, mask: head.log_prob(actor(obs), u, mask))(*labels).mean()
-
-
 def actor_loss(
-    actor: ActorFn,
+    actor: Actor,
     critics: tuple[CriticFn, ...],
-    head: Head,
     obs: Float32[Array, "B D"],
-    labels: Labels | None,
-    weights: tuple[float | Scalar, float | Scalar],
+    labels: Labelled | None,
+    weights: tuple[float, float],
     alpha: Scalar,
     key: Key[Array, ""],
-) -> tuple[Scalar, dict[str, Scalar]]:
-    """weights[0] * `rl_loss` on replayed rows + weights[1] * `imitation_loss` on demonstrated ones, and both parts.
+) -> tuple[Scalar, Metrics]:
+    """weights[0] * `rl_loss` on replayed rows + weights[1] * `bc_loss` on demonstrated ones, and what they are made of.
 
-    Without labels, or with an rl weight that is the number 0, the term is not computed.
+    Without labels, or with a first weight of 0, the term is not computed.
     """
     loss, parts = jnp.zeros(()), {}
-    if not (isinstance(weights[0], float) and weights[0] == 0):
-        rl, log_prob = rl_loss(actor, critics, head, obs, alpha, key)
+    if weights[0] != 0:
+        rl, log_prob = rl_loss(actor, critics, actor.head, obs, alpha, key)
         loss = weights[0] * rl
         parts |= {"actor/entropy": -log_prob, "actor/q": alpha * log_prob - rl}
     if labels is not None:
-        nll = imitation_loss(actor, head, labels)
+        nll, _ = bc_loss(actor, labels.obs, labels.action, labels.mask)
         loss = loss + weights[1] * nll
-        parts["actor/bc_nll"] = nll
+        parts |= {"actor/bc_nll": nll}
     return loss, parts
 
 
@@ -150,127 +135,111 @@ def alpha_loss(log_alpha: Scalar, entropy: Scalar, target_entropy: float) -> Sca
 def init(config: BCSACConfig, world: World, key: Key[Array, ""]) -> State:
     """Networks, targets equal to critics, and an empty replay. ConfigError: settings that cannot be meant."""
     _check(config)
-    actor_key, *critic_keys = jax.random.split(key, 3)
-    observe = world.config.observe
-    actor = Actor(config.net, head_of(config), observe, actor_key)
-    first, second = (Critic(config.net, observe, key) for key in critic_keys)
-    critics = (first, second)
-    optimiser, log_alpha = _optimiser(config), jnp.log(jnp.float32(config.temperature))
+    actor_key, first, second = jax.random.split(key, 3)
+    observe, optimiser = world.config.observe, _optimiser(config)
+    actor = Actor(config.net, make_head(config.head, config.components), observe, actor_key)
+    critics = Critic(config.net, observe, first), Critic(config.net, observe, second)
+    log_alpha = jnp.log(jnp.float32(config.temperature))
     return State(
         actor,
         critics,
-        jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, critics),
+        jax.tree.map(jnp.array, critics),  # copies, so that a program may reuse the memory of both
         log_alpha,
-        *(optimiser.init(eqx.filter(part, eqx.is_inexact_array)) for part in (actor, critics, log_alpha)),
+        optimiser.init(eqx.filter(actor, eqx.is_array)),
+        optimiser.init(eqx.filter(critics, eqx.is_array)),
+        optimiser.init(log_alpha),
         make_replay(config.capacity, world.config.horizon, world.observation_size, config.environments),
         jnp.zeros((), jnp.int32),
     )
 
 
 def update(
-    config: BCSACConfig, world: World, state: State, bank: Scene, demos: Demonstrations | None, key: Key[Array, ""]
-) -> tuple[State, dict[str, Scalar]]:
+    config: BCSACConfig, world: World, state: State, bank: Scene, demos: Labelled | None, key: Key[Array, ""]
+) -> tuple[State, Metrics]:
     """One iteration: episodes of `environments` scenes of the bank [C, ...] into the replay, then gradient steps.
 
     demos are not read where `imitation_weight` is 0. Metrics: `collect/...`, and means over the gradient steps.
+    ConfigError: no demos where they are.
     """
     if config.imitation_weight > 0 and demos is None:
         raise ConfigError(f"imitation_weight={config.imitation_weight} needs demonstrations")
+    labels = demos if config.imitation_weight > 0 else None
     collect_key, learn_key = jax.random.split(key)
-    head = head_of(config)
     episodes, stats = collect(
-        world, bank, lambda obs, key: head.sample(state.actor(obs), key)[0], collect_key, config.environments
+        world, bank, lambda obs, key: act(config, state, obs, key), collect_key, config.environments
     )
     assert state.replay is not None
     replay = write(state.replay, episodes)
-    labels = demos if config.imitation_weight > 0 else None
-    arrays, static = eqx.partition(_with_replay(state, None), eqx.is_array)
 
-    def step(arrays: State, key: Array) -> tuple[State, dict[str, Array]]:
-        learner, metrics = gradient_step(config, eqx.combine(arrays, static), replay, labels, key)
-        return eqx.filter(learner, eqx.is_array), metrics
+    def step(state: State, key: Array) -> tuple[State, Metrics]:
+        return gradient_step(config, state, replay, labels, key)
 
-    arrays, metrics = lax.scan(step, arrays, jax.random.split(learn_key, config.gradient_steps))
-    metrics = {name: value.mean() for name, value in metrics.items()}
-    return _with_replay(eqx.combine(arrays, static), replay), stats | metrics
+    learner, metrics = lax.scan(step, _with_replay(state, None), jax.random.split(learn_key, config.gradient_steps))
+    return _with_replay(learner, replay), stats | {name: value.mean() for name, value in metrics.items()}
 
 
 def gradient_step(
-    config: BCSACConfig, state: State, replay: Replay, demos: Demonstrations | None, key: Key[Array, ""]
-) -> tuple[State, dict[str, Scalar]]:
+    config: BCSACConfig, state: State, replay: Replay, demos: Labelled | None, key: Key[Array, ""]
+) -> tuple[State, Metrics]:
     """One step of critics, targets, actor and, if it is tuned, temperature; `state.replay` is left alone."""
-    row_key, demo_key, target_key, actor_key = jax.random.split(key, 4)
+    row_key, label_key, target_key, actor_key = jax.random.split(key, 4)
     rows = draw(replay, config.batch, row_key)
-    labels = None if demos is None else _draw_labels(demos, config.batch, demo_key)
-    head, alpha, optimiser = head_of(config), jnp.exp(state.log_alpha), _optimiser(config)
+    labels = None if demos is None else _drawn(demos, config.batch, label_key)
+    alpha, optimiser, head = jnp.exp(state.log_alpha), _optimiser(config), state.actor.head
 
     target = soft_targets(state.actor, state.targets, head, rows, alpha, config.discount, target_key)
-    (loss, q), gradient = eqx.filter_value_and_grad(critic_loss, has_aux=True)(state.critics, rows, target)
-    critics, critic_moments = _apply(optimiser, state.critics, gradient, state.critic_moments)
-    targets = optax.incremental_update(
-        eqx.filter(critics, eqx.is_inexact_array),
-        eqx.filter(state.targets, eqx.is_inexact_array),
-        config.target_rate,
-    )
+    (loss, q), slope = eqx.filter_value_and_grad(critic_loss, has_aux=True)(state.critics, rows, target)
+    change, critic_moments = optimiser.update(slope, state.critic_moments)
+    critics = eqx.apply_updates(state.critics, change)
+    targets = optax.incremental_update(critics, state.targets, config.target_rate)
 
     weights = (config.rl_weight, config.imitation_weight)
-    (_, parts), gradient = eqx.filter_value_and_grad(actor_loss, has_aux=True)(
-        state.actor, critics, head, rows.obs, labels, weights, alpha, actor_key
+    (_, parts), slope = eqx.filter_value_and_grad(actor_loss, has_aux=True)(
+        state.actor, critics, rows.obs, labels, weights, alpha, actor_key
     )
-    actor, actor_moments = _apply(optimiser, state.actor, gradient, state.actor_moments)
+    change, actor_moments = optimiser.update(slope, state.actor_moments)
+    actor = eqx.apply_updates(state.actor, change)
 
     log_alpha, alpha_moments = state.log_alpha, state.alpha_moments
     if config.target_entropy is not None:
         slope = jax.grad(alpha_loss)(log_alpha, parts["actor/entropy"], config.target_entropy)
-        log_alpha, alpha_moments = _apply(optimiser, log_alpha, slope, alpha_moments)
-    metrics = {"critic/loss": loss, "critic/q": q.mean(), "actor/alpha": alpha} | parts
-    return State(
-        actor,
-        critics,
-        eqx.combine(targets, critics),
-        log_alpha,
-        actor_moments,
-        critic_moments,
-        alpha_moments,
-        state.replay,
-        state.step + 1,
-    ), metrics
+        change, alpha_moments = optimiser.update(slope, alpha_moments)
+        log_alpha = log_alpha + change
+    moments = actor_moments, critic_moments, alpha_moments
+    metrics = {"critic/loss": loss, "critic/q": q.mean(), "actor/temperature": alpha} | parts
+    return State(actor, critics, targets, log_alpha, *moments, state.replay, state.step + 1), metrics
 
 
 def act(
     config: BCSACConfig, state: State, obs: Float32[Array, " D"], key: Key[Array, ""] | None = None
-) -> Float32[Array, "2"]:
+) -> Float[Array, "2"]:
     """u in [-1, 1]^2: a sample, or without a key the mode."""
-    head, params = head_of(config), state.actor(obs)
+    head, params = state.actor.head, state.actor(obs)
     return head.mode(params) if key is None else head.sample(params, key)[0]
 
 
 def driver(config: BCSACConfig, state: State, sample: bool = False) -> Driver:
-    """What drives scenes as the actor of a single state does."""
-    return Driver(state.actor, head_of(config), sample)
-
-
-def head_of(config: BCSACConfig) -> Head:
-    """Distribution of the actions."""
-    return make_head(config.head, config.components, DQNConfig.bins)
+    """What drives scenes as the actor of one seed does."""
+    return Driver(state.actor, sample)
 
 
 def _least(critics: tuple[CriticFn, ...], obs: Array) -> Callable[[Array], Array]:
     return lambda u: jnp.stack([critic(obs, u) for critic in critics]).min(0)
 
 
-def _draw_labels(demos: Demonstrations, batch: int, key: Array) -> Labels:
+class _Labels(eqx.Module):
+    obs: Float32[Array, "B D"]
+    action: Float32[Array, "B 2"]
+    mask: Array
+
+
+def _drawn(demos: Labelled, batch: int, key: Array) -> _Labels:
     rows = jax.random.randint(key, (batch,), 0, demos.obs.shape[0])
-    return Labels(*(jnp.asarray(field)[rows] for field in (demos.obs, demos.action, demos.mask)))
+    return _Labels(*(jnp.asarray(field)[rows] for field in (demos.obs, demos.action, demos.mask)))
 
 
 def _optimiser(config: BCSACConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
-
-
-def _apply(optimiser: optax.GradientTransformation, params: Array, gradient: Array, moments: optax.OptState):
-    updates, moments = optimiser.update(gradient, moments)
-    return eqx.apply_updates(params, updates), moments
 
 
 def _with_replay(state: State, replay: Replay | None) -> State:
@@ -287,4 +256,4 @@ def _check(config: BCSACConfig) -> None:
             f"temperature={config.temperature} above 0"
         )
     if config.target_entropy is not None and config.rl_weight == 0:
-        raise ConfigError("target_entropy needs rl_weight above 0")
+        raise ConfigError("target_entropy needs an rl_weight above 0")

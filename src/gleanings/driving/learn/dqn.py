@@ -10,22 +10,23 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float32, Int, Int32, Key
+from jaxtyping import Array, Float, Float32, Int, Int32, Key
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import DQNConfig
+from gleanings.driving.learn.heads import Categorical
 from gleanings.driving.learn.networks import QNetwork
 from gleanings.driving.learn.replay import Replay, Rows, make_replay, put, take, write
 from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Scene
 from gleanings.driving.state import SimState
 
-ValuesFn = Callable[[Float32[Array, " D"]], Float32[Array, " A"]]
+ValuesFn = Callable[[Array], Array]  # observation [D] -> values [A]
 Scalar = Float32[Array, ""]
+Metrics = dict[str, Array]
 
 _LEAST = 1e-3  # added to the size of an error before it becomes a priority
 
@@ -37,7 +38,7 @@ class State(eqx.Module):
     net: QNetwork
     target: QNetwork
     moments: optax.OptState
-    replay: Replay
+    replay: Replay | None
     priority: Float32[Array, "*seeds P H"]
     largest: Float32[Array, "*seeds"]
     step: Int32[Array, "*seeds"]
@@ -55,27 +56,19 @@ class Driver(eqx.Module):
     """Drives by the action of the largest value."""
 
     net: QNetwork
-    bins: tuple[int, int] = eqx.field(static=True)
+    grid: Categorical = eqx.field(static=True)
 
     def __call__(
         self, scene: Scene, state: SimState, obs: Float32[Array, " D"], key: Key[Array, ""]
-    ) -> Float32[Array, "2"]:
+    ) -> Float[Array, "2"]:
         """u in [-1, 1]^2."""
-        return action_of(self.net(obs).argmax(), self.bins)
+        return self.grid.mode(self.net(obs))
 
 
-def action_of(index: Int[Array, "*batch"], bins: tuple[int, int]) -> Float32[Array, "*batch 2"]:
-    """u at the middle of a bin, as `dynamics.Discrete` numbers them."""
-    half = np.asarray(bins, np.int32) // 2
-    at = jnp.stack(jnp.unravel_index(index, bins), -1)
-    return ((at - half) / half).astype(jnp.float32)
-
-
-def index_of(u: Float32[Array, "*batch 2"], bins: tuple[int, int]) -> Int32[Array, "*batch"]:
-    """The bin nearest to u."""
-    half = np.asarray(bins, np.int32) // 2
-    at = jnp.round(jnp.clip(u, -1.0, 1.0) * half).astype(jnp.int32) + half
-    return at[..., 0] * bins[1] + at[..., 1]
+def index_of(u: Float32[Array, "B 2"], grid: Categorical) -> Int32[Array, " B"]:
+    """Number of the bin nearest to u."""
+    at = jax.vmap(grid.index)(u)
+    return at[:, 0] * grid.bins[1] + at[:, 1]
 
 
 def double_targets(net: ValuesFn, target: ValuesFn, rows: Rows, discount: float) -> Float32[Array, " B"]:
@@ -118,11 +111,11 @@ def init(config: DQNConfig, world: World, key: Key[Array, ""]) -> State:
     """Network, a target equal to it, and an empty replay. ConfigError: settings that cannot be meant."""
     _check(config)
     horizon = world.config.horizon
-    net = QNetwork(config.net, world.config.observe, config.bins[0] * config.bins[1], key)
+    net = QNetwork(config.net, world.config.observe, Categorical(config.bins).size, key)
     return State(
         net,
-        jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, net),
-        _optimiser(config).init(eqx.filter(net, eqx.is_inexact_array)),
+        jax.tree.map(jnp.array, net),  # a copy, so that a program may reuse the memory of both
+        _optimiser(config).init(eqx.filter(net, eqx.is_array)),
         make_replay(config.capacity, horizon, world.observation_size, config.environments),
         jnp.zeros((config.capacity, horizon), jnp.float32),
         jnp.ones((), jnp.float32),
@@ -130,39 +123,33 @@ def init(config: DQNConfig, world: World, key: Key[Array, ""]) -> State:
     )
 
 
-def update(
-    config: DQNConfig, world: World, state: State, bank: Scene, key: Key[Array, ""]
-) -> tuple[State, dict[str, Scalar]]:
+def update(config: DQNConfig, world: World, state: State, bank: Scene, key: Key[Array, ""]) -> tuple[State, Metrics]:
     """One iteration: episodes of `environments` scenes of the bank [C, ...] into the replay, then gradient steps."""
     collect_key, learn_key = jax.random.split(key)
     share = exploration(config, state.step)
     episodes, stats = collect(
         world,
         bank,
-        lambda obs, key: _explore(state.net, obs, share, config.bins, key),
+        lambda obs, key: _explore(config, state.net, obs, share, key),
         collect_key,
         config.environments,
     )
     fresh = jnp.broadcast_to(state.largest, episodes.reward.shape)
+    assert state.replay is not None
     priority = put(state.priority, fresh, state.replay.index)
     replay = write(state.replay, episodes)
     learner = eqx.tree_at(lambda s: (s.replay, s.priority), state, (None, priority))
-    arrays, static = eqx.partition(learner, eqx.is_array)
 
-    def step(arrays: State, key: Array) -> tuple[State, dict[str, Array]]:
-        learner, metrics = gradient_step(config, eqx.combine(arrays, static), replay, key)
-        return eqx.filter(learner, eqx.is_array), metrics
+    def step(state: State, key: Array) -> tuple[State, Metrics]:
+        return gradient_step(config, state, replay, key)
 
-    arrays, metrics = lax.scan(step, arrays, jax.random.split(learn_key, config.gradient_steps))
-    learner = eqx.combine(arrays, static)
+    learner, metrics = lax.scan(step, learner, jax.random.split(learn_key, config.gradient_steps))
     state = eqx.tree_at(lambda s: s.replay, learner, replay, is_leaf=lambda x: x is None)
     metrics = {name: value.mean() for name, value in metrics.items()}
     return state, stats | metrics | {"collect/exploration": share}
 
 
-def gradient_step(
-    config: DQNConfig, state: State, replay: Replay, key: Key[Array, ""]
-) -> tuple[State, dict[str, Scalar]]:
+def gradient_step(config: DQNConfig, state: State, replay: Replay, key: Key[Array, ""]) -> tuple[State, Metrics]:
     """One step of the network, its target and the priorities of the rows it saw."""
     first, last = config.correction
     total = config.iterations * config.gradient_steps
@@ -170,19 +157,16 @@ def gradient_step(
     drawn = draw_by_priority(state.priority, replay.count, config.batch, correction, key)
     rows = take(replay, drawn.episode, drawn.step)
     target = double_targets(state.net, state.target, rows, config.discount)
-    index = index_of(rows.action, config.bins)
+    index = index_of(rows.action, Categorical(config.bins))
     (value, error), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(
         state.net, rows.obs, index, target, drawn.weight
     )
     updates, moments = _optimiser(config).update(gradient, state.moments)
     net = eqx.apply_updates(state.net, updates)
-    behind = optax.incremental_update(
-        eqx.filter(net, eqx.is_inexact_array), eqx.filter(state.target, eqx.is_inexact_array), config.target_rate
-    )
     fresh = (jnp.abs(error) + _LEAST) ** config.priority
     return State(
         net,
-        eqx.combine(behind, net),
+        optax.incremental_update(net, state.target, config.target_rate),
         moments,
         state.replay,
         state.priority.at[drawn.episode, drawn.step].set(fresh),
@@ -200,22 +184,23 @@ def exploration(config: DQNConfig, step: Int32[Array, ""]) -> Scalar:
 
 def act(
     config: DQNConfig, state: State, obs: Float32[Array, " D"], key: Key[Array, ""] | None = None
-) -> Float32[Array, "2"]:
+) -> Float[Array, "2"]:
     """u in [-1, 1]^2 of the largest value; with a key it explores as in training."""
     if key is None:
-        return action_of(state.net(obs).argmax(), config.bins)
-    return _explore(state.net, obs, exploration(config, state.step), config.bins, key)
+        return Categorical(config.bins).mode(state.net(obs))
+    return _explore(config, state.net, obs, exploration(config, state.step), key)
 
 
 def driver(config: DQNConfig, state: State) -> Driver:
     """What drives scenes as the network of a single state does."""
-    return Driver(state.net, config.bins)
+    return Driver(state.net, Categorical(config.bins))
 
 
-def _explore(net: ValuesFn, obs: Array, share: Array, bins: tuple[int, int], key: Array) -> Array:
-    coin_key, action_key = jax.random.split(key)
-    anything = jax.random.randint(action_key, (), 0, bins[0] * bins[1])
-    return action_of(jnp.where(jax.random.bernoulli(coin_key, share), anything, net(obs).argmax()), bins)
+def _explore(config: DQNConfig, net: QNetwork, obs: Array, share: Array, key: Array) -> Array:
+    grid, (coin_key, action_key) = Categorical(config.bins), jax.random.split(key)
+    values = net(obs)
+    anything = jnp.zeros_like(values).at[jax.random.randint(action_key, (), 0, grid.size)].set(1.0)
+    return grid.mode(jnp.where(jax.random.bernoulli(coin_key, share), anything, values))
 
 
 def _picked(values: Float32[Array, "B A"], index: Int[Array, " B"]) -> Float32[Array, " B"]:
@@ -227,8 +212,6 @@ def _optimiser(config: DQNConfig) -> optax.GradientTransformation:
 
 
 def _check(config: DQNConfig) -> None:
-    if min(config.bins) < 3 or not all(count % 2 for count in config.bins):
-        raise ConfigError(f"bins={config.bins}: two odd numbers from 3 on are needed")
     if not 0 <= config.discount < 1 or not 0 < config.target_rate <= 1 or config.priority < 0:
         raise ConfigError(
             f"discount={config.discount} lies in [0, 1), target_rate={config.target_rate} in (0, 1], "
