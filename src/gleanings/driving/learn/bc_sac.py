@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Float32, Int32, Key
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving.learn._descent import descend, follow, make_optimiser
 from gleanings.driving.learn.bc import Labelled, bc_loss
 from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import BCSACConfig
@@ -67,7 +68,7 @@ def soft_targets(
     discount: float,
     key: Key[Array, ""],
 ) -> Float32[Array, " B"]:
-    """r + discount E_u'[min_j Qbar_j(s', u') - alpha log pi(u' | s')], u' as the head draws it; no state is the last."""
+    """r + discount E_u'[min_j Qbar_j(s', u') - alpha log pi(u' | s')], u' as the head draws it; no state ends."""
 
     def cost(obs: Array, key: Array) -> Array:
         return head.actor_loss(actor(obs), _least(targets, obs), alpha, key)
@@ -136,7 +137,7 @@ def init(config: BCSACConfig, world: World, key: Key[Array, ""]) -> State:
     """Networks, targets equal to critics, and an empty replay. ConfigError: settings that cannot be meant."""
     _check(config)
     actor_key, first, second = jax.random.split(key, 3)
-    observe, optimiser = world.config.observe, _optimiser(config)
+    observe, optimiser = world.config.observe, make_optimiser(config)
     actor = Actor(config.net, make_head(config.head, config.components), observe, actor_key)
     critics = Critic(config.net, observe, first), Critic(config.net, observe, second)
     log_alpha = jnp.log(jnp.float32(config.temperature))
@@ -185,26 +186,23 @@ def gradient_step(
     row_key, label_key, target_key, actor_key = jax.random.split(key, 4)
     rows = draw(replay, config.batch, row_key)
     labels = None if demos is None else _drawn(demos, config.batch, label_key)
-    alpha, optimiser, head = jnp.exp(state.log_alpha), _optimiser(config), state.actor.head
+    alpha, optimiser, head = jnp.exp(state.log_alpha), make_optimiser(config), state.actor.head
 
     target = soft_targets(state.actor, state.targets, head, rows, alpha, config.discount, target_key)
     (loss, q), slope = eqx.filter_value_and_grad(critic_loss, has_aux=True)(state.critics, rows, target)
-    change, critic_moments = optimiser.update(slope, state.critic_moments)
-    critics = eqx.apply_updates(state.critics, change)
-    targets = optax.incremental_update(critics, state.targets, config.target_rate)
+    critics, critic_moments = descend(optimiser, state.critics, slope, state.critic_moments)
+    targets = follow(state.targets, critics, config.target_rate)
 
     weights = (config.rl_weight, config.imitation_weight)
     (_, parts), slope = eqx.filter_value_and_grad(actor_loss, has_aux=True)(
         state.actor, critics, rows.obs, labels, weights, alpha, actor_key
     )
-    change, actor_moments = optimiser.update(slope, state.actor_moments)
-    actor = eqx.apply_updates(state.actor, change)
+    actor, actor_moments = descend(optimiser, state.actor, slope, state.actor_moments)
 
     log_alpha, alpha_moments = state.log_alpha, state.alpha_moments
     if config.target_entropy is not None:
         slope = jax.grad(alpha_loss)(log_alpha, parts["actor/entropy"], config.target_entropy)
-        change, alpha_moments = optimiser.update(slope, alpha_moments)
-        log_alpha = log_alpha + change
+        log_alpha, alpha_moments = descend(optimiser, log_alpha, slope, alpha_moments)
     moments = actor_moments, critic_moments, alpha_moments
     metrics = {"critic/loss": loss, "critic/q": q.mean(), "actor/temperature": alpha} | parts
     return State(actor, critics, targets, log_alpha, *moments, state.replay, state.step + 1), metrics
@@ -236,10 +234,6 @@ class _Labels(eqx.Module):
 def _drawn(demos: Labelled, batch: int, key: Array) -> _Labels:
     rows = jax.random.randint(key, (batch,), 0, demos.obs.shape[0])
     return _Labels(*(jnp.asarray(field)[rows] for field in (demos.obs, demos.action, demos.mask)))
-
-
-def _optimiser(config: BCSACConfig) -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
 
 
 def _with_replay(state: State, replay: Replay | None) -> State:

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, Float32, Int, Int32, Key
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving.learn._descent import descend, follow, make_optimiser
 from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import DQNConfig
 from gleanings.driving.learn.heads import Categorical
@@ -115,7 +116,7 @@ def init(config: DQNConfig, world: World, key: Key[Array, ""]) -> State:
     return State(
         net,
         jax.tree.map(jnp.array, net),  # a copy, so that a program may reuse the memory of both
-        _optimiser(config).init(eqx.filter(net, eqx.is_array)),
+        make_optimiser(config).init(eqx.filter(net, eqx.is_array)),
         make_replay(config.capacity, horizon, world.observation_size, config.environments),
         jnp.zeros((config.capacity, horizon), jnp.float32),
         jnp.ones((), jnp.float32),
@@ -158,15 +159,14 @@ def gradient_step(config: DQNConfig, state: State, replay: Replay, key: Key[Arra
     rows = take(replay, drawn.episode, drawn.step)
     target = double_targets(state.net, state.target, rows, config.discount)
     index = index_of(rows.action, Categorical(config.bins))
-    (value, error), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(
+    (value, error), slope = eqx.filter_value_and_grad(loss, has_aux=True)(
         state.net, rows.obs, index, target, drawn.weight
     )
-    updates, moments = _optimiser(config).update(gradient, state.moments)
-    net = eqx.apply_updates(state.net, updates)
+    net, moments = descend(make_optimiser(config), state.net, slope, state.moments)
     fresh = (jnp.abs(error) + _LEAST) ** config.priority
     return State(
         net,
-        optax.incremental_update(net, state.target, config.target_rate),
+        follow(state.target, net, config.target_rate),
         moments,
         state.replay,
         state.priority.at[drawn.episode, drawn.step].set(fresh),
@@ -205,10 +205,6 @@ def _explore(config: DQNConfig, net: QNetwork, obs: Array, share: Array, key: Ar
 
 def _picked(values: Float32[Array, "B A"], index: Int[Array, " B"]) -> Float32[Array, " B"]:
     return jnp.take_along_axis(values, index[:, None], 1)[:, 0]
-
-
-def _optimiser(config: DQNConfig) -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
 
 
 def _check(config: DQNConfig) -> None:
