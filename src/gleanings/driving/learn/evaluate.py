@@ -16,7 +16,7 @@ from gleanings.driving.learn.outcomes import Outcomes
 from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Pose, Scene, Trajectory
 from gleanings.driving.sim import on_device
-from gleanings.driving.state import ALIVE, SimState
+from gleanings.driving.state import SimState
 
 _CPU_CHUNK, _CHUNK = 64, 2048  # scenes of one vmap
 _SHORT_M = 5.0
