@@ -1,0 +1,276 @@
+"""From a flat observation to features: sets of objects, road points, lights, and the route. The family of encoders.
+
+A batch is one matrix product per layer under `jax.vmap`. Inputs are scaled by constants: positions by 20 m, speeds by
+10 m/s, distance from the route by 2 m, sizes by 5 and 2 m. Source: arXiv 2212.11419 (attention over groups) and design
+page 3.11; sizes are ours. Without the route also the ego's offset and heading relative to it are hidden.
+"""
+
+import abc
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Key
+
+from gleanings.core.errors import ConfigError
+from gleanings.driving.config import ObserveConfig
+from gleanings.driving.learn.config import NetConfig
+from gleanings.driving.observation import unflatten
+
+_EGO = (0.1, 0.1, 0.2, 0.5, 0.5, 1.0, 0.1)  # speeds, size, offset and heading relative to the route, speed limit
+_MOVING = (0.05, 0.05, 1.0, 1.0, 0.1, 0.1)  # position, direction, velocity
+_ROAD = (0.05, 0.05, 1.0, 1.0, 0.2)  # position, direction, height
+_LIGHT = (0.05, 0.05, *6 * (1.0,))
+_PATH = (0.05, 0.05, 0.1)
+_KINDS, _ROAD_KINDS = 4, 8
+_OF_ROUTE = (4, 5)  # features of the ego
+
+
+class Dense(eqx.Module):
+    """x weight + bias on the last axis. He-normal weights times `gain`, zero bias (or none)."""
+
+    weight: Float32[Array, "D F"]
+    bias: Float32[Array, " F"] | None
+
+    def __init__(self, inputs: int, outputs: int, key: Key[Array, ""], *, gain: float = 1.0, bias: bool = True) -> None:
+        scale = gain * math.sqrt(2 / max(inputs, 1))
+        self.weight = scale * jax.random.normal(key, (inputs, outputs), jnp.float32)
+        self.bias = jnp.zeros(outputs, jnp.float32) if bias else None
+
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows F"]:
+        """Rows of outputs."""
+        y = x @ self.weight
+        return y if self.bias is None else y + self.bias
+
+
+class Norm(eqx.Module):
+    """Layer normalisation of the last axis, with a scale and a shift."""
+
+    scale: Float32[Array, " D"]
+    shift: Float32[Array, " D"]
+
+    def __init__(self, size: int) -> None:
+        self.scale, self.shift = jnp.ones(size, jnp.float32), jnp.zeros(size, jnp.float32)
+
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        """Rows of mean 0 and variance 1, then scaled and shifted."""
+        centred = x - x.mean(-1, keepdims=True)
+        spread = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
+        return centred * spread * self.scale + self.shift
+
+
+class Group(NamedTuple):
+    """Rows of scaled features, and which there are."""
+
+    rows: Float[Array, "R F"]
+    mask: Bool[Array, " R"]
+
+
+class Inputs(NamedTuple):
+    """A scaled observation: the ego's features and four groups of rows; masked rows are 0."""
+
+    ego: Array
+    others: Group
+    road: Group
+    lights: Group
+    path: Group
+
+
+def inputs(obs: Float32[Array, " D"], observe: ObserveConfig, use_route: bool = True) -> Inputs:
+    """Scaled features of a flat observation. An object has one row with all its frames and which of them there are."""
+    seen = unflatten(obs, observe)
+    ego = seen.ego[:7] * jnp.asarray(_EGO)
+    ego = ego if use_route else ego.at[jnp.asarray(_OF_ROUTE)].set(0.0)
+    frames = jnp.where(seen.others_mask[..., None], seen.others[..., :6] * jnp.asarray(_MOVING), 0.0)
+    now = seen.others[:, 0]
+    others = [
+        frames.reshape(observe.objects, 6 * observe.frames),
+        seen.others_mask.astype(jnp.float32),
+        now[:, 6:8] * jnp.asarray((0.2, 0.5)),
+        jax.nn.one_hot(now[:, 8].astype(jnp.int32), _KINDS),
+    ]
+    road = [seen.road[:, :5] * jnp.asarray(_ROAD), jax.nn.one_hot(seen.road[:, 5].astype(jnp.int32), _ROAD_KINDS)]
+    path_mask = seen.path_mask & use_route
+    return Inputs(
+        jnp.concatenate([ego, jax.nn.one_hot(seen.ego[7].astype(jnp.int32), _KINDS)]),
+        _group(jnp.concatenate(others, -1), seen.others_mask.any(-1)),
+        _group(jnp.concatenate(road, -1), seen.road_mask),
+        _group(seen.lights * jnp.asarray(_LIGHT), seen.lights_mask),
+        _group(seen.path * jnp.asarray(_PATH), path_mask),
+    )
+
+
+def _group(rows: Float[Array, "R F"], mask: Bool[Array, " R"]) -> Group:
+    return Group(jnp.where(mask[:, None], rows, 0.0), mask)
+
+
+def _widths(observe: ObserveConfig) -> tuple[int, int, int, int, int]:
+    """Features of the ego and of a row in each group, as `inputs` makes them."""
+    return len(_EGO) + _KINDS, 7 * observe.frames + 2 + _KINDS, len(_ROAD) + _ROAD_KINDS, len(_LIGHT), len(_PATH)
+
+
+class Encoder(eqx.Module):
+    """Flat observation -> features."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Features."""
+
+    @abc.abstractmethod
+    def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " F"]:
+        """Features of one observation."""
+
+
+class _SetNet(eqx.Module):
+    """Two layers for each row, then the masked maximum and mean; 0 for an empty set."""
+
+    first: Dense
+    second: Dense
+
+    def __init__(self, inputs: int, width: int, key: Key[Array, ""]) -> None:
+        one, two = jax.random.split(key)
+        self.first, self.second = Dense(inputs, width, one), Dense(width, width, two)
+
+    def __call__(self, group: Group) -> Float[Array, " F"]:
+        hidden = jax.nn.relu(self.second(jax.nn.relu(self.first(group.rows))))
+        kept = jnp.where(group.mask[:, None], hidden, 0.0)  # not negative: 0 is the least a maximum can be
+        mean = kept.sum(0) / jnp.maximum(group.mask.sum(), 1)
+        return jnp.concatenate([kept.max(0, initial=0.0), mean])
+
+
+class DeepSetEncoder(Encoder):
+    """The ego by a layer, objects, road points and lights as sets, the route as it is."""
+
+    ego: Dense
+    sets: tuple[_SetNet, _SetNet, _SetNet]
+    observe: ObserveConfig = eqx.field(static=True)
+    use_route: bool = eqx.field(static=True)
+
+    def __init__(self, net: NetConfig, observe: ObserveConfig, key: Key[Array, ""]) -> None:
+        widths = _widths(observe)
+        ego, *keys = jax.random.split(key, 4)
+        self.observe, self.use_route = observe, net.use_route
+        self.ego = Dense(widths[0], net.width, ego)
+        others, road, lights = (_SetNet(w, net.width, k) for w, k in zip(widths[1:4], keys, strict=True))
+        self.sets = others, road, lights
+
+    @property
+    def size(self) -> int:
+        """7 widths, and 4 numbers for each point of the route."""
+        return 7 * self.ego.weight.shape[-1] + (len(_PATH) + 1) * self.observe.route
+
+    def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " F"]:
+        """Features of one observation."""
+        seen = inputs(obs, self.observe, self.use_route)
+        groups = (seen.others, seen.road, seen.lights)
+        pooled = [net(group) for net, group in zip(self.sets, groups, strict=True)]
+        route = [seen.path.rows.reshape(-1), seen.path.mask.astype(jnp.float32)]
+        return jnp.concatenate([jax.nn.relu(self.ego(seen.ego)), *pooled, *route])
+
+
+class Attention(eqx.Module):
+    """Multi-head attention of queries to those tokens that the mask keeps; 0 before the last layer where none is."""
+
+    query: Dense
+    key_value: Dense
+    out: Dense
+    heads: int = eqx.field(static=True)
+
+    def __init__(self, width: int, heads: int, key: Key[Array, ""]) -> None:
+        q, kv, out = jax.random.split(key, 3)
+        gain = math.sqrt(0.5)
+        self.query = Dense(width, width, q, gain=gain, bias=False)
+        self.key_value = Dense(width, 2 * width, kv, gain=gain, bias=False)
+        self.out, self.heads = Dense(width, width, out, gain=gain), heads
+
+    def __call__(
+        self, queries: Float[Array, "L D"], tokens: Float[Array, "S D"], mask: Bool[Array, " S"]
+    ) -> Float[Array, "L D"]:
+        """What each query reads."""
+        q = self.query(queries).reshape(len(queries), self.heads, -1)
+        k, v = jnp.moveaxis(self.key_value(tokens).reshape(len(tokens), 2, self.heads, -1), 1, 0)
+        scores = jnp.einsum("lhe,she->hls", q, k) / math.sqrt(q.shape[-1])
+        most = jax.lax.stop_gradient(jnp.where(mask, scores, -jnp.inf).max(-1, keepdims=True, initial=-1e9))
+        weights = jnp.where(mask, jnp.exp(jnp.where(mask, scores - most, 0.0)), 0.0)
+        weights = weights / jnp.maximum(weights.sum(-1, keepdims=True), 1e-9)
+        return self.out(jnp.einsum("hls,she->lhe", weights, v).reshape(len(queries), -1))
+
+
+class _Block(eqx.Module):
+    """Latents read the tokens, then each other, then pass two layers; each step adds to what it was given."""
+
+    norms: tuple[Norm, ...]
+    cross: Attention
+    among: Attention
+    first: Dense
+    second: Dense
+
+    def __init__(self, width: int, heads: int, key: Key[Array, ""]) -> None:
+        cross, among, first, second = jax.random.split(key, 4)
+        self.norms = tuple(Norm(width) for _ in range(3))
+        self.cross, self.among = Attention(width, heads, cross), Attention(width, heads, among)
+        self.first, self.second = Dense(width, 2 * width, first), Dense(2 * width, width, second)
+
+    def __call__(self, latents: Float[Array, "L D"], tokens: Float[Array, "S D"], mask: Bool[Array, " S"]) -> Array:
+        latents = latents + self.cross(self.norms[0](latents), tokens, mask)
+        own = self.norms[1](latents)
+        latents = latents + self.among(own, own, jnp.ones(len(own), bool))
+        return latents + self.second(jax.nn.relu(self.first(self.norms[2](latents))))
+
+
+class AttentionEncoder(Encoder):
+    """Learned latents that attend to the ego, objects, road points, lights and route points; their mean.
+
+    Each group has a layer of its own into tokens, whose bias is the embedding of the group. ConfigError: a width that
+    the attention heads do not divide.
+    """
+
+    groups: tuple[Dense, ...]
+    latents: Float32[Array, "L W"]
+    tokens: Norm
+    blocks: tuple[_Block, ...]
+    last: Norm
+    observe: ObserveConfig = eqx.field(static=True)
+    use_route: bool = eqx.field(static=True)
+
+    def __init__(self, net: NetConfig, observe: ObserveConfig, key: Key[Array, ""]) -> None:
+        if net.width % net.heads:
+            raise ConfigError(f"width {net.width} of an attention encoder: a multiple of {net.heads} heads is needed")
+        first, *keys = jax.random.split(key, 6 + net.blocks)
+        self.observe, self.use_route = observe, net.use_route
+        self.groups = tuple(Dense(w, net.width, k) for w, k in zip(_widths(observe), keys[:5], strict=True))
+        self.latents = jax.random.normal(first, (net.latents, net.width), jnp.float32)
+        self.tokens, self.last = Norm(net.width), Norm(net.width)
+        self.blocks = tuple(_Block(net.width, net.heads, k) for k in keys[5:])
+
+    @property
+    def size(self) -> int:
+        """The width."""
+        return self.latents.shape[-1]
+
+    def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " F"]:
+        """Features of one observation."""
+        tokens, mask = self.tokens_of(obs)
+        latents = self.latents
+        for block in self.blocks:
+            latents = block(latents, tokens, mask)
+        return self.last(latents).mean(-2)
+
+    def tokens_of(self, obs: Float32[Array, " D"]) -> tuple[Float[Array, "S W"], Bool[Array, " S"]]:
+        """Tokens and which there are; the ego, the first, always is."""
+        seen = inputs(obs, self.observe, self.use_route)
+        groups = [Group(seen.ego[None], jnp.ones(1, bool)), seen.others, seen.road, seen.lights, seen.path]
+        rows = [layer(group.rows) for layer, group in zip(self.groups, groups, strict=True)]
+        return self.tokens(jnp.concatenate(rows)), jnp.concatenate([group.mask for group in groups])
+
+
+def make_encoder(net: NetConfig, observe: ObserveConfig, key: Key[Array, ""]) -> Encoder:
+    """The encoder that the config names. ConfigError: another name, or as the encoder says."""
+    if net.encoder == "deep-set":
+        return DeepSetEncoder(net, observe, key)
+    if net.encoder == "attention":
+        return AttentionEncoder(net, observe, key)
+    raise ConfigError(f"encoder {net.encoder!r}: use deep-set or attention")

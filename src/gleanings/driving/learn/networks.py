@@ -1,0 +1,94 @@
+"""Actor, critic and Q-network: an encoder, a trunk of hidden ReLU layers and a linear output.
+
+Weights start He-normal, those of the outputs ten times smaller, biases at zero: an actor starts near its centre with a
+spread of about 0.17, a critic near 0. Critics have layer normalisation in the trunk, and no bound on the output, since
+returns are negative. Source: ours.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Key
+
+from gleanings.core.errors import ConfigError
+from gleanings.driving.config import ObserveConfig
+from gleanings.driving.learn.config import NetConfig
+from gleanings.driving.learn.encoders import Dense, Encoder, Norm, make_encoder
+from gleanings.driving.learn.heads import Head
+
+_LAST = 0.1  # gain of the output layers
+
+
+class Trunk(eqx.Module):
+    """Hidden ReLU layers, with layer normalisation if asked, and a linear output layer. ConfigError: no hidden layer."""
+
+    layers: tuple[Dense, ...]
+    norms: tuple[Norm, ...]
+    out: Dense
+
+    def __init__(self, sizes: tuple[int, ...], outputs: int, key: Key[Array, ""], *, norm: bool = False) -> None:
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ConfigError(f"trunk {sizes[1:]}: at least one hidden layer of 1 unit is needed")
+        *keys, last = jax.random.split(key, len(sizes))
+        pairs = zip(sizes[:-1], sizes[1:], keys, strict=True)
+        self.layers = tuple(Dense(inputs, width, k) for inputs, width, k in pairs)
+        self.norms = tuple(Norm(width) for width in sizes[1:]) if norm else ()
+        self.out = Dense(sizes[-1], outputs, last, gain=_LAST)
+
+    def __call__(self, x: Float[Array, " D"], more: Float[Array, " F"] | float = 0.0) -> Float[Array, " P"]:
+        """Outputs; `more` is added before the first nonlinearity."""
+        for i, layer in enumerate(self.layers):
+            x = layer(x) + more if i == 0 else layer(x)
+            x = jax.nn.relu(self.norms[i](x) if self.norms else x)
+        return self.out(x)
+
+
+class Actor(eqx.Module):
+    """Observation [D] -> parameters [P] of its head."""
+
+    encoder: Encoder
+    trunk: Trunk
+    head: Head
+
+    def __init__(self, net: NetConfig, head: Head, observe: ObserveConfig, key: Key[Array, ""]) -> None:
+        encode, trunk = jax.random.split(key)
+        self.encoder, self.head = make_encoder(net, observe, encode), head
+        self.trunk = Trunk((self.encoder.size, *net.trunk), head.size, trunk)
+
+    def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " P"]:
+        """Parameters of the distribution of the action."""
+        return self.trunk(self.encoder(obs))
+
+
+class Critic(eqx.Module):
+    """Observation [D] and action [2] -> value. Many actions of one observation share its encoding under `jax.vmap`."""
+
+    encoder: Encoder
+    action: Dense
+    trunk: Trunk
+
+    def __init__(self, net: NetConfig, observe: ObserveConfig, key: Key[Array, ""]) -> None:
+        encode, action, trunk = jax.random.split(key, 3)
+        self.encoder = make_encoder(net, observe, encode)
+        self.action = Dense(2, net.trunk[0], action, bias=False)
+        self.trunk = Trunk((self.encoder.size, *net.trunk), 1, trunk, norm=True)
+
+    def __call__(self, obs: Float32[Array, " D"], u: Float[Array, "2"]) -> Float[Array, ""]:
+        """Value of the action."""
+        return self.trunk(self.encoder(obs), self.action(u))[..., 0]
+
+
+class QNetwork(eqx.Module):
+    """Observation [D] -> value of each of A actions."""
+
+    encoder: Encoder
+    trunk: Trunk
+
+    def __init__(self, net: NetConfig, observe: ObserveConfig, actions: int, key: Key[Array, ""]) -> None:
+        encode, trunk = jax.random.split(key)
+        self.encoder = make_encoder(net, observe, encode)
+        self.trunk = Trunk((self.encoder.size, *net.trunk), actions, trunk, norm=True)
+
+    def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " A"]:
+        """Values of all actions."""
+        return self.trunk(self.encoder(obs))
