@@ -1,0 +1,201 @@
+"""Train a driving policy for several seeds in one program, with checkpoints, validation and a resumable run. Source: ours.
+
+The class of the configuration picks the algorithm. A run is a function of its configuration and scenes alone: keys come
+from the seed and the step, so that a run that was killed goes on bit for bit.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from gleanings.core.errors import ConfigError
+from gleanings.core.keys import stream
+from gleanings.core.loop import Event, fit
+from gleanings.core.rundir import RunDirectory
+from gleanings.driving.learn import bc, bc_sac, dqn
+from gleanings.driving.learn.bank import make_bank
+from gleanings.driving.learn.config import BCConfig, BCSACConfig, DQNConfig, WorldConfig
+from gleanings.driving.learn.demos import Demonstrations
+from gleanings.driving.learn.evaluate import drive, outcomes_of
+from gleanings.driving.learn.world import World
+from gleanings.driving.scene import Scene
+from gleanings.driving.sim import on_device
+from gleanings.driving.stack import arrays_of
+
+Learner = BCConfig | BCSACConfig | DQNConfig
+ALGORITHMS: dict[type, ModuleType] = {BCConfig: bc, BCSACConfig: bc_sac, DQNConfig: dqn}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a run trains; config.json of its folder. data: digest of the scenes and demonstrations."""
+
+    learner: Learner
+    world: WorldConfig = WorldConfig()
+    seeds: tuple[int, ...] = (0,)
+    data: str = ""
+    validate_every: int = 8
+    """Iterations between drives of the validation scenes."""
+    save_every: int = 4
+    """Iterations between checkpoints."""
+
+
+def train(
+    learner: Learner,
+    scenes: Sequence[Scene],
+    demos: Demonstrations | None,
+    *,
+    world: WorldConfig = WorldConfig(),
+    seeds: Sequence[int] = (0,),
+    validation: Sequence[Scene] = (),
+    directory: str | Path | None = None,
+    resume: bool = False,
+    validate_every: int = 8,
+    save_every: int = 4,
+    progress: bool = True,
+) -> Iterator[Event]:
+    """An event an iteration: its metrics, means over the seeds and those of each as `seed-3/...`, and the states.
+
+    scenes: learning scenes to drive in; demos: what is imitated, None for pure reinforcement. States have a leading
+    axis of seeds; `driver_of` takes one. With validation scenes every `validate_every` iterations and at the end
+    `validation/failure` and `validation/progress` are added. directory: a run folder, resumed if `resume`.
+    ConfigError: settings or scenes that do not fit each other; NumericsError: a loss that is not finite.
+    """
+    config = Training(learner, world, tuple(seeds), _digest(scenes, demos), validate_every, save_every)
+    _check(config, scenes, demos)
+    if directory is None:
+        yield from _events(config, scenes, demos, validation, None, progress)
+        return
+    with RunDirectory.create(directory, config, resume=resume) as run:
+        yield from _events(config, scenes, demos, validation, run, progress)
+
+
+def driver_of(learner: Learner, states: Any, index: int, sample: bool = False) -> Any:
+    """What drives scenes as the policy of the seed at `index` does."""
+    state = jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, states)
+    if isinstance(learner, DQNConfig):
+        return dqn.driver(learner, state)
+    return bc_sac.Driver(state.actor, sample)
+
+
+def _check(config: Training, scenes: Sequence[Scene], demos: Demonstrations | None) -> None:
+    if type(config.learner) not in ALGORITHMS:
+        names = ", ".join(kind.__name__ for kind in ALGORITHMS)
+        raise ConfigError(f"there is no algorithm for {type(config.learner).__name__}; known: {names}")
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
+        raise ConfigError(f"seeds {list(config.seeds)}: at least one, none twice, from 0 on")
+    if min(config.validate_every, config.save_every, config.learner.iterations) < 1:
+        raise ConfigError("iterations, validate_every and save_every are at least 1")
+    if demos is None and _imitates(config.learner):
+        raise ConfigError(f"{type(config.learner).__name__} imitates and needs demonstrations")
+    if not scenes and not isinstance(config.learner, BCConfig):
+        raise ConfigError("no scenes to drive in")
+
+
+def _imitates(learner: Learner) -> bool:
+    return isinstance(learner, BCConfig) or (isinstance(learner, BCSACConfig) and learner.imitation_weight > 0)
+
+
+def _digest(scenes: Sequence[Scene], demos: Demonstrations | None) -> str:
+    """Changes with any number in the scenes or demonstrations."""
+    total = hashlib.sha256()
+    for scene in scenes:
+        for array in arrays_of(scene).values():
+            total.update(np.ascontiguousarray(array).tobytes())
+    for array in demos or ():
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()[:16]
+
+
+def _events(
+    config: Training,
+    scenes: Sequence[Scene],
+    demos: Demonstrations | None,
+    validation: Sequence[Scene],
+    run: RunDirectory | None,
+    progress: bool,
+) -> Iterator[Event]:
+    world, seeds = World(config.world), config.seeds
+    states = eqx.filter_jit(eqx.filter_vmap(lambda key: _init(config.learner, world, key)))(
+        jax.vmap(lambda seed: jax.random.fold_in(stream(0, "init"), seed))(np.asarray(seeds, np.int32))
+    )
+    judge = _judge(config, world, validation)
+    loop = fit(
+        _update(config, world, scenes, demos),
+        states,
+        steps=config.learner.iterations,
+        seed=0,
+        run=run,
+        save_every=config.save_every,
+        log_every=1,
+        progress=progress,
+    )
+    for event in loop:
+        if event.step % config.validate_every and event.step != config.learner.iterations:
+            yield event
+            continue
+        found = judge(event.state)
+        if run is not None and found:
+            run.metrics.write(event.step, found)
+        yield replace(event, metrics=event.metrics | found)
+
+
+def _init(learner: Learner, world: World, key: Key[Array, ""]) -> Any:
+    if isinstance(learner, BCConfig):
+        return bc.init(learner, world.config.observe, key)
+    return bc_sac.init(learner, world, key) if isinstance(learner, BCSACConfig) else dqn.init(learner, world, key)
+
+
+def _update(
+    config: Training, world: World, scenes: Sequence[Scene], demos: Demonstrations | None
+) -> Callable[[Any, None, Array], tuple[Any, dict[str, Array]]]:
+    """An iteration of all seeds. The loop passes the bank and the demonstrations to the program as arguments."""
+    learner, seeds = config.learner, jnp.asarray(np.asarray(config.seeds, np.int32))
+    bank = None if isinstance(learner, BCConfig) else on_device(make_bank(scenes))
+    labels = None if demos is None else Demonstrations(*map(jax.device_put, demos))
+
+    def one(state: Any, key: Array) -> tuple[Any, dict[str, Array]]:
+        if isinstance(learner, BCConfig):
+            return bc.update(learner, state, labels, key)  # pyright: ignore[reportArgumentType]
+        if isinstance(learner, BCSACConfig):
+            return bc_sac.update(learner, world, state, bank, labels, key)  # pyright: ignore[reportArgumentType]
+        return dqn.update(learner, world, state, bank, key)  # pyright: ignore[reportArgumentType]
+
+    def update(states: Any, _: None, key: Array) -> tuple[Any, dict[str, Array]]:
+        keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(seeds)
+        states, found = eqx.filter_vmap(one)(states, keys)
+        metrics = {name: value.mean() for name, value in found.items()}
+        if len(config.seeds) > 1:
+            rows = enumerate(config.seeds)
+            metrics |= {f"seed-{seed}/{name}": value[k] for k, seed in rows for name, value in found.items()}
+        return states, metrics
+
+    return update
+
+
+def _judge(config: Training, world: World, validation: Sequence[Scene]) -> Callable[[Any], dict[str, float]]:
+    """Failure rate and mean progress ratio of the policies' modes in the validation scenes."""
+    if not validation:
+        return lambda states: {}
+    bank = make_bank(validation)
+    held = on_device(bank)
+
+    def judge(states: Any) -> dict[str, float]:
+        failed, progress = [], []
+        for index in range(len(config.seeds)):
+            drives = drive(world, held, driver_of(config.learner, states, index), stream(0, "validation"))
+            outcomes = outcomes_of(world, bank, drives)
+            failed.append(float((outcomes.first_failure >= 0).mean()))
+            progress.append(float(np.nanmean(outcomes.progress_ratio)))
+        return {"validation/failure": float(np.mean(failed)), "validation/progress": float(np.mean(progress))}
+
+    return judge
