@@ -1,4 +1,4 @@
-"""Train a driving policy for several seeds in one program, with checkpoints, validation and a resumable run. Source: ours.
+"""Train a driving policy for several seeds in one program: checkpoints, validation, a resumable run. Source: ours.
 
 The class of the configuration picks the algorithm. A run is a function of its configuration and scenes alone: keys come
 from the seed and the step, so that a run that was killed goes on bit for bit.
@@ -32,6 +32,7 @@ from gleanings.driving.sim import on_device
 from gleanings.driving.stack import arrays_of
 
 Learner = BCConfig | BCSACConfig | DQNConfig
+_WORLD = WorldConfig()
 ALGORITHMS: dict[type, ModuleType] = {BCConfig: bc, BCSACConfig: bc_sac, DQNConfig: dqn}
 
 
@@ -40,7 +41,7 @@ class Training:
     """What a run trains; config.json of its folder. data: digest of the scenes and demonstrations."""
 
     learner: Learner
-    world: WorldConfig = WorldConfig()
+    world: WorldConfig = _WORLD
     seeds: tuple[int, ...] = (0,)
     data: str = ""
     validate_every: int = 8
@@ -54,7 +55,7 @@ def train(
     scenes: Sequence[Scene],
     demos: Demonstrations | None,
     *,
-    world: WorldConfig = WorldConfig(),
+    world: WorldConfig = _WORLD,
     seeds: Sequence[int] = (0,),
     validation: Sequence[Scene] = (),
     directory: str | Path | None = None,
