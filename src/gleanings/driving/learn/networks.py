@@ -7,7 +7,6 @@ returns are negative. Source: ours.
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Key
 
 from gleanings.core.errors import ConfigError

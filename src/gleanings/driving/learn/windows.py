@@ -87,9 +87,7 @@ def _from(scene: Scene, start: int) -> Scene:
     samples = paths.x.shape[1]
     at = cut.astype(int)[:, None] + np.arange(samples)
     inside, beyond = np.minimum(at, samples - 1), np.maximum(at - samples + 1, 0)
-    x, y, z = (
-        np.take_along_axis(field, inside, 1) + beyond * (field[:, -1:] - field[:, -2:-1]) for field in paths[:3]
-    )
+    x, y, z = (np.take_along_axis(field, inside, 1) + beyond * (field[:, -1:] - field[:, -2:-1]) for field in paths[:3])
     limit = np.take_along_axis(paths.limit, inside, 1)
     length, less = paths.length - cut, cut[:, None]
     moved = [np.asarray(field, np.float32) for field in (x, y, z, limit, length)]
