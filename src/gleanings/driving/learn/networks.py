@@ -5,6 +5,8 @@ spread of about 0.17, a critic near 0. Critics have layer normalisation in the t
 returns are negative. Source: ours.
 """
 
+import itertools
+
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Float32, Key
@@ -12,27 +14,26 @@ from jaxtyping import Array, Float, Float32, Key
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import ObserveConfig
 from gleanings.driving.learn.config import NetConfig
-from gleanings.driving.learn.encoders import Dense, Encoder, Norm, make_encoder
+from gleanings.driving.learn.encoders import Encoder, make_encoder
 from gleanings.driving.learn.heads import Head
+from gleanings.driving.learn.layers import Dense, Norm, initialised
 
 _LAST = 0.1  # gain of the output layers
 
 
 class Trunk(eqx.Module):
-    """Hidden ReLU layers, with layer normalisation if asked, and a linear output layer. ConfigError: no hidden layer."""
+    """Hidden ReLU layers, with layer normalisation if asked, and a linear output. ConfigError: no hidden layer."""
 
     layers: tuple[Dense, ...]
     norms: tuple[Norm, ...]
     out: Dense
 
-    def __init__(self, sizes: tuple[int, ...], outputs: int, key: Key[Array, ""], *, norm: bool = False) -> None:
+    def __init__(self, sizes: tuple[int, ...], outputs: int, *, norm: bool = False) -> None:
         if len(sizes) < 2 or min(sizes) < 1:
             raise ConfigError(f"trunk {sizes[1:]}: at least one hidden layer of 1 unit is needed")
-        *keys, last = jax.random.split(key, len(sizes))
-        pairs = zip(sizes[:-1], sizes[1:], keys, strict=True)
-        self.layers = tuple(Dense(inputs, width, k) for inputs, width, k in pairs)
+        self.layers = tuple(Dense(inputs, width) for inputs, width in itertools.pairwise(sizes))
         self.norms = tuple(Norm(width) for width in sizes[1:]) if norm else ()
-        self.out = Dense(sizes[-1], outputs, last, gain=_LAST)
+        self.out = Dense(sizes[-1], outputs, gain=_LAST)
 
     def __call__(self, x: Float[Array, " D"], more: Float[Array, " F"] | float = 0.0) -> Float[Array, " P"]:
         """Outputs; `more` is added before the first nonlinearity."""
@@ -50,9 +51,9 @@ class Actor(eqx.Module):
     head: Head
 
     def __init__(self, net: NetConfig, head: Head, observe: ObserveConfig, key: Key[Array, ""]) -> None:
-        encode, trunk = jax.random.split(key)
-        self.encoder, self.head = make_encoder(net, observe, encode), head
-        self.trunk = Trunk((self.encoder.size, *net.trunk), head.size, trunk)
+        encoder = make_encoder(net, observe)
+        trunk = Trunk((encoder.size, *net.trunk), head.size)
+        (self.encoder, self.trunk), self.head = initialised((encoder, trunk), key), head
 
     def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " P"]:
         """Parameters of the distribution of the action."""
@@ -67,10 +68,10 @@ class Critic(eqx.Module):
     trunk: Trunk
 
     def __init__(self, net: NetConfig, observe: ObserveConfig, key: Key[Array, ""]) -> None:
-        encode, action, trunk = jax.random.split(key, 3)
-        self.encoder = make_encoder(net, observe, encode)
-        self.action = Dense(2, net.trunk[0], action, bias=False)
-        self.trunk = Trunk((self.encoder.size, *net.trunk), 1, trunk, norm=True)
+        encoder = make_encoder(net, observe)
+        trunk = Trunk((encoder.size, *net.trunk), 1, norm=True)
+        action = Dense(2, net.trunk[0], bias=False)
+        self.encoder, self.action, self.trunk = initialised((encoder, action, trunk), key)
 
     def __call__(self, obs: Float32[Array, " D"], u: Float[Array, "2"]) -> Float[Array, ""]:
         """Value of the action."""
@@ -84,9 +85,9 @@ class QNetwork(eqx.Module):
     trunk: Trunk
 
     def __init__(self, net: NetConfig, observe: ObserveConfig, actions: int, key: Key[Array, ""]) -> None:
-        encode, trunk = jax.random.split(key)
-        self.encoder = make_encoder(net, observe, encode)
-        self.trunk = Trunk((self.encoder.size, *net.trunk), actions, trunk, norm=True)
+        encoder = make_encoder(net, observe)
+        trunk = Trunk((encoder.size, *net.trunk), actions, norm=True)
+        self.encoder, self.trunk = initialised((encoder, trunk), key)
 
     def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " A"]:
         """Values of all actions."""
