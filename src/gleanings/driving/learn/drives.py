@@ -91,7 +91,7 @@ def _episode(world: World, scene: Scene, driver: Any, key: Array) -> Drives:
     _, (decision, u, rows) = jax.lax.scan(body, (first, seen), None, length=world.config.horizon)
     pose = jax.tree.map(lambda row, rows: jnp.concatenate([row[None], rows]), _ego(first, slot), rows)
     value, mask = _comfort(world, scene, slot, pose, u)
-    return Drives(*decision[1:], u, pose, value, mask)
+    return Drives(*decision[1:], u=u, pose=pose, comfort=value, comfort_mask=mask)
 
 
 def _ego(state: SimState, slot: Array) -> Pose:

@@ -1,4 +1,4 @@
-"""What a policy does in scenes, by difficulty and world, and how two policies differ. Source: ours, design page 3.10."""
+"""What a policy does in scenes, by difficulty and world, and how two differ. Source: ours, design page 3.10."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -166,12 +166,13 @@ def evaluate_policy(
         one = World(replace(settings, others=name))
         found[name] = outcomes_of(one, bank, drive(one, device, policy, key))
     masks = {"all": np.ones(len(names), bool)}
-    masks |= {name: np.asarray(buckets.mask(name), bool) for name in (buckets.names if buckets else ())}
+    if buckets is not None:
+        masks |= {name: np.asarray(buckets.mask(name), bool) for name in buckets.names}
     for name, mask in masks.items():
         if mask.shape != (len(names),):
             raise ConfigError(f"bucket {name!r} is of {mask.shape} scenes, {len(names)} are driven")
-    label = label or (contract.algorithm if contract else type(policy).__name__)
-    return PolicyEvaluation(label, names, found, masks, contract.world.others if contract else "")
+    known = str(contract.algorithm) if contract else type(policy).__name__
+    return PolicyEvaluation(label or known, names, found, masks, str(contract.world.others) if contract else "")
 
 
 def compare(
@@ -191,9 +192,7 @@ def compare(
     ConfigError: other numbers of seeds or other scenes, no scene left, an unknown name.
     """
     if len(a) != len(b) or not a or any(one.scenes != a[0].scenes for one in (*a, *b)):
-        raise ConfigError(
-            f"compare: {len(a)} and {len(b)} evaluations; need one a seed on either side, of equal scenes"
-        )
+        raise ConfigError(f"compare: {len(a)} and {len(b)} evaluations; need one a seed on both sides, of equal scenes")
     first, second = (np.stack([one.outcomes(world).values(metric) for one in side]) for side in (a, b))
     known = np.isfinite(first).all(0) & np.isfinite(second).all(0)
     masks = [a[0].mask(name) & known for name in (bucket, against) if name is not None]
