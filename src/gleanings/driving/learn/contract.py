@@ -16,6 +16,7 @@ from gleanings.driving.learn.config import (
 
 LIMITS = (-8.0, 4.0, 0.22, 10.0)
 """Of vehicles in `dynamics.Bicycle`: least and largest acceleration, m/s^2, curvature, 1/m, lateral m/s^2."""
+_NET = NetConfig()
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Contract:
     """How it was trained."""
     world: WorldConfig
     """World it was trained in: what is seen, steps of a decision, what the others did."""
-    net: NetConfig = NetConfig()
+    net: NetConfig = _NET
     """Its network."""
     head: HeadName = "gaussian"
     """Distribution of its actions; of a DQN the grid of them."""

@@ -111,7 +111,9 @@ def _comfort(world: World, scene: Scene, slot: Array, pose: Pose, u: Array) -> t
         return jax.lax.scan(body, pose, None, length=every)[1]
 
     within = jax.vmap(steps)(starts, actions)
-    rows = [jnp.append(field.reshape(-1), last[-1])[:, None] for field, last in zip(within, pose, strict=True)]
+    x, y, z, yaw, vx, vy = (
+        jnp.append(field.reshape(-1), last[-1])[:, None] for field, last in zip(within, pose, strict=True)
+    )
     alone = scene._replace(objects=scene.objects._replace(kind=kind[None]))
-    found = comfort(alone, Trajectory(*rows, jnp.ones(rows[0].shape, bool)))
+    found = comfort(alone, Trajectory(x, y, z, yaw, vx, vy, jnp.ones(x.shape, bool)))
     return found.value[0], found.mask[0]

@@ -110,7 +110,7 @@ def export_policy(
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """The policy in a folder that `export_policy` wrote. CheckpointError naming the file: damaged, incomplete, newer."""
+    """The policy that `export_policy` wrote into a folder. CheckpointError with the file: damaged, incomplete, newer."""
     folder = Path(path)
     record = _read_record(folder / RECORD)
     try:
