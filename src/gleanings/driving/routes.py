@@ -209,8 +209,8 @@ def _with_path(
     closed: bool,
 ) -> Scene:
     log, (x, y, _) = scene.log, samples.T[:, None]
-    one = (np.asarray(field)[:, slot, None].astype(np.float64) for field in (log.x, log.y, log.yaw))
-    logged = logged_arcs(x, y, np.array([length]), np.array([closed]), *one, log.valid[:, slot, None])
+    px, py, yaw = (np.asarray(field)[:, slot, None].astype(np.float64) for field in (log.x, log.y, log.yaw))
+    logged = logged_arcs(x, y, np.array([length]), np.array([closed]), px, py, yaw, log.valid[:, slot, None])
     new = [*samples.T, limit, np.float64(length), np.bool_(closed), logged[0]]
     paths = Paths(*(_put(field, slot, value) for field, value in zip(scene.paths, new, strict=True)))
     arc = stop_arcs(Paths(*(field[slot : slot + 1] for field in paths)), scene.lights)
@@ -219,8 +219,8 @@ def _with_path(
 
 def stop_arcs(paths: Paths, lights: Lights) -> Float32[np.ndarray, "N S"]:
     """`Lights.arc` of lights on paths."""
-    places = (np.asarray(value, np.float64) for value in (lights.x, lights.y, lights.yaw))
-    return np.where(lights.exists, light_arcs(paths, *places), np.float32(np.inf))
+    x, y, yaw = (np.asarray(value, np.float64) for value in (lights.x, lights.y, lights.yaw))
+    return np.where(lights.exists, light_arcs(paths, x, y, yaw), np.float32(np.inf))
 
 
 def _put(field: np.ndarray, slot: Int[np.ndarray, ""] | int, value: np.ndarray) -> np.ndarray:
