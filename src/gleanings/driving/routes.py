@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32
 
 from gleanings.core.errors import DataError
 from gleanings.driving._polylines import thin, turn
@@ -211,7 +211,7 @@ def _with_path(
     log, (x, y, _) = scene.log, samples.T[:, None]
     px, py, yaw = (np.asarray(field)[:, slot, None].astype(np.float64) for field in (log.x, log.y, log.yaw))
     logged = logged_arcs(x, y, np.array([length]), np.array([closed]), px, py, yaw, log.valid[:, slot, None])
-    new = [*samples.T, limit, np.float64(length), np.bool_(closed), logged[0]]
+    new = [*samples.T, limit, np.asarray(length), np.asarray(closed), logged[0]]
     paths = Paths(*(_put(field, slot, value) for field, value in zip(scene.paths, new, strict=True)))
     arc = stop_arcs(Paths(*(field[slot : slot + 1] for field in paths)), scene.lights)
     return scene._replace(paths=paths, lights=scene.lights._replace(arc=_put(scene.lights.arc, slot, arc[0])))
@@ -223,7 +223,7 @@ def stop_arcs(paths: Paths, lights: Lights) -> Float32[np.ndarray, "N S"]:
     return np.where(lights.exists, light_arcs(paths, x, y, yaw), np.float32(np.inf))
 
 
-def _put(field: np.ndarray, slot: Int[np.ndarray, ""] | int, value: np.ndarray) -> np.ndarray:
+def _put(field: np.ndarray, slot: int, value: np.ndarray) -> np.ndarray:
     copy = np.array(field)
     copy[slot] = value
     return copy
