@@ -15,14 +15,16 @@ from gleanings.driving.learn.world import World
 from gleanings.driving.routes import with_lane_route
 from gleanings.driving.scene import Scene
 
-COUNT, CHUNK = 10, 4
+FAMILIES = ("straight", "curve", "s_curve", "narrow", "cut_in", "jam", "crossing", "u_turn")
+COUNT, CHUNK = len(FAMILIES), 3
 WORLD = World(WorldConfig())
 
 
 @cache
 def family_scenes() -> tuple[Scene, ...]:
     """Learning scenes out of the families."""
-    return tuple(crop_scene(with_lane_route(scene)) for scene in make_scenes("all", seed=0, count=COUNT))
+    raw = [make_scenes(family, seed=0, count=1)[0] for family in FAMILIES]
+    return tuple(crop_scene(with_lane_route(scene)) for scene in raw)
 
 
 @cache

@@ -110,7 +110,7 @@ def export_policy(
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """The policy that `export_policy` wrote into a folder. CheckpointError with the file: damaged, incomplete, newer."""
+    """The policy that `export_policy` wrote into a folder. CheckpointError names the file: damaged, missing, newer."""
     folder = Path(path)
     record = _read_record(folder / RECORD)
     try:
