@@ -102,15 +102,16 @@ def _comfort(world: World, scene: Scene, slot: Array, pose: Pose, u: Array) -> t
     """Comfort of the ego from its poses at every step, made again out of the actions."""
     every, kind = world.config.every, jnp.asarray(scene.objects.kind)[slot]
     starts = Pose(*(field[:-1] for field in pose))
-    actions = physical(jnp.clip(u, -1.0, 1.0), along(starts))
 
-    def steps(pose: Pose, action: Array) -> Pose:
+    def steps(pose: Pose, u: Array) -> Pose:
+        action = physical(jnp.clip(u, -1.0, 1.0), along(pose))
+
         def body(pose: Pose, _: None) -> tuple[Pose, Pose]:
             return Bicycle().forward(pose, action, scene.dt, limits_of(kind)), pose
 
         return jax.lax.scan(body, pose, None, length=every)[1]
 
-    within = jax.vmap(steps)(starts, actions)
+    within = jax.vmap(steps)(starts, u)
     x, y, z, yaw, vx, vy = (
         jnp.append(field.reshape(-1), last[-1])[:, None] for field, last in zip(within, pose, strict=True)
     )
