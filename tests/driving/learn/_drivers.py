@@ -15,8 +15,8 @@ from gleanings.driving.learn.world import World
 from gleanings.driving.routes import with_lane_route
 from gleanings.driving.scene import Scene
 
-FAMILIES = ("straight", "curve", "s_curve", "narrow", "cut_in", "jam", "crossing", "u_turn")
-COUNT, CHUNK = len(FAMILIES), 3
+FAMILIES = ("straight", "curve", "cut_in", "jam", "crossing")
+COUNT, CHUNK = len(FAMILIES), 2
 WORLD = World(WorldConfig())
 
 

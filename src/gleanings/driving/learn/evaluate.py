@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import jax
 import numpy as np
@@ -32,6 +32,7 @@ _COLUMNS = {
 }
 
 
+@runtime_checkable
 class Buckets(Protocol):
     """Groups of the scenes by difficulty, such as `difficulty.Buckets`."""
 
