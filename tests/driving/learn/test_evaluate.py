@@ -114,8 +114,8 @@ def test_table_shows_intervals_n_and_the_shifted_world():
 def test_compare_pairs_seeds_and_scenes():
     rng = np.random.default_rng(0)
     count = 80
-    a = [made(rng.random(count) < 0.2, np.ones(count)) for _ in range(4)]
-    b = [made(rng.random(count) < 0.5, np.ones(count)) for _ in range(4)]
+    a = [made(rng.random(count) < 0.1, np.ones(count)) for _ in range(4)]
+    b = [made(rng.random(count) < 0.6, np.ones(count)) for _ in range(4)]
     found = compare(a, b)
     rates = [x.outcomes().failed.mean() - y.outcomes().failed.mean() for x, y in zip(a, b, strict=True)]
     assert found.per_seed == pytest.approx(tuple(rates))
@@ -129,7 +129,8 @@ def test_compare_pairs_seeds_and_scenes():
 def test_compare_leaves_out_undefined_scenes_and_gives_no_interval_to_few():
     ratio = np.where(np.arange(40) < 11, np.nan, 1.0)
     found = compare([made([False] * 40, ratio)] * 2, [made([False] * 40, ratio / 2)] * 2, "progress_ratio")
-    assert (found.estimate, found.items, np.isnan(found.p_less)) == (0.5, 29, True)
+    assert found.estimate == pytest.approx(0.5)
+    assert (found.items, np.isnan(found.p_less)) == (29, True)
     assert str(FEWEST) in found.note
 
 

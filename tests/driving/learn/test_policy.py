@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -60,7 +61,7 @@ def test_what_is_loaded_acts_alike(saved):
 
 
 def test_limits_are_those_of_the_vehicle():
-    limits = limits_of(np.int32(1))
+    limits = limits_of(jnp.asarray(1))
     fast = largest_curvature(20.0, limits) * 400
     assert [*map(float, limits), float(fast)] == pytest.approx(LIMITS)
 
