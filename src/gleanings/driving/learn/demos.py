@@ -199,16 +199,25 @@ def _check_reward(
 ) -> None:
     if audit.negative <= config.max_audit:
         return
-    near, edge = played.near[kept] < world.config.clearance_m, played.edge[kept]
-    tried = np.arange(np.floor(world.config.edge_m / _EDGE_STEP_M), -1, -1) * _EDGE_STEP_M
-    share = np.array([(near | (edge > -margin)).mean() for margin in tried])
-    good = np.flatnonzero(share <= _GOOD_AUDIT)
-    advice = (
-        f"edge_m={tried[good[0]]:.2f} leaves {share[good[0]]:.0%}"
-        if len(good)
-        else f"no edge_m helps (0 leaves {share[-1]:.0%}): these logs pass others within {world.config.clearance_m} m"
-    )
+    near = played.near[kept] < world.config.clearance_m
+    margin, share = propose_edge(near, played.edge[kept], world.config.edge_m)
+    advice = f"edge_m={margin:.2f} leaves {share:.0%}"
+    if share > _GOOD_AUDIT:
+        advice = f"No edge_m helps (0 leaves {share:.0%}): these logs pass others within {world.config.clearance_m} m"
     raise ConfigError(
         f"{audit.negative:.0%} of the demonstrated decisions have a negative reward (mean {audit.reward:.2f}); at most "
         f"{config.max_audit:.0%} may. {advice}"
     )
+
+
+def propose_edge(
+    near: Bool[np.ndarray, " M"], edge: Float32[np.ndarray, " M"], edge_m: float
+) -> tuple[float, float]:
+    """The largest margin to the road edge, m, below `edge_m` that at most 10 % of decisions break; and their share.
+
+    near: decisions punished for others; edge: their largest `off_road_m`. Where none will do: 0, and what it leaves.
+    """
+    tried = np.arange(np.floor(edge_m / _EDGE_STEP_M), -1, -1) * _EDGE_STEP_M
+    shares = np.array([(near | (edge > -margin)).mean() for margin in tried])
+    at = int(np.argmax(shares <= _GOOD_AUDIT)) if (shares <= _GOOD_AUDIT).any() else -1
+    return float(tried[at]), float(shares[at])

@@ -24,6 +24,7 @@ from gleanings.driving.idm import IDM
 from gleanings.driving.learn.bank import make_bank
 from gleanings.driving.learn.config import BucketConfig, WorldConfig
 from gleanings.driving.learn.safety_reward import clearance
+from gleanings.driving.learn.split import log_id
 from gleanings.driving.learn.world import World
 from gleanings.driving.policies import driven_by
 from gleanings.driving.scene import Scene, name_of
@@ -205,14 +206,14 @@ def fit_difficulty_model(
 ) -> DifficultyModel:
     """Two layers of 64 on the first observation, cross-entropy on `labels` (see `near_misses`), Adam on all scenes.
 
-    A fifth of the scenes, by a checksum of the name, is held out for the AUC (NaN without both kinds there).
+    The scenes of a fifth of the logs, by a checksum, are held out for the AUC (NaN without both kinds there).
     ConfigError: labels that are all equal, or of another number.
     """
     labels = np.asarray(labels, bool)
     if len(labels) != len(scenes) or labels.all() or not labels.any():
         raise ConfigError(f"{labels.sum()} of {len(labels)} labels are true, for {len(scenes)} scenes: both are needed")
     seen = first_observations(scenes)
-    held = np.array([zlib.crc32(name_of(scene).encode()) % 5 == 0 for scene in scenes])
+    held = np.array([zlib.crc32(log_id(name_of(scene)).encode()) % 5 == 0 for scene in scenes])
     held &= not held.all()
     mean, scale = seen[~held].mean(0), seen[~held].std(0) + 0.1
     net = eqx.nn.MLP(seen.shape[1], "scalar", _WIDTH, 2, key=key)

@@ -93,7 +93,8 @@ def _slopes(
     (a, k), time = action, every * dt
     way, by_rate = speed * time + a * time**2 / 2, time**2 / 2
     speeds = speed + a * dt * jnp.arange(every)
-    follows = (jnp.abs(k) <= largest_curvature(speeds, limits)) | (jnp.arange(every) == 0)
+    most = jax.vmap(largest_curvature, (0, None))(speeds, limits)
+    follows = (jnp.abs(k) <= most) | (jnp.arange(every) == 0)
     first = jnp.where(follows, speeds * dt + a * dt**2 / 2, 0.0).sum()
     turn = k * way
     tangent = jnp.stack([jnp.cos(turn), jnp.sin(turn)])
