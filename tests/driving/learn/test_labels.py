@@ -23,7 +23,8 @@ def drive(pose: Pose, u):
     action = physical(u, jnp.hypot(pose.vx, pose.vy))
     passed = []
     for _ in range(EVERY):
-        pose = Bicycle().forward(pose, action, DT, limits_of(jnp.asarray(int(Kind.VEHICLE))))
+        stop = -jnp.hypot(pose.vx, pose.vy) / DT
+        pose = Bicycle().forward(pose, action.at[0].max(stop), DT, limits_of(jnp.asarray(int(Kind.VEHICLE))))
         passed.append(pose)
     return passed
 
@@ -49,9 +50,10 @@ def test_actions_that_led_there_come_back():
     np.testing.assert_array_equal(mask[:, 0], True)
     sure = np.abs(way - 0.02) > 1e-4  # poses are known to 0.03 mm
     np.testing.assert_array_equal(mask[sure, 1], (way >= 0.02)[sure])
+    sure = mask & np.stack([np.hypot(pose.vx, pose.vy) > 8 * DT * np.maximum(-u[:, 0], 0), mask[:, 1]], 1)
     assert 0.9 < mask[:, 1].mean() < 1
     assert residual[mask[:, 1]].max() < 1e-3
-    assert np.abs(found - u)[mask].max() < 1e-3
+    assert np.abs(found - u)[sure].max() < 1e-3  # within a first step, one stop is as good as another
     assert found.dtype == np.float32
 
 
@@ -85,6 +87,7 @@ def arc(start: np.ndarray, u: np.ndarray) -> np.ndarray:
     a, k = (4 * u[0] if u[0] > 0 else 8 * u[0]), u[1] * min(0.22, 10 / max(v, 1) ** 2)
     for _ in range(EVERY):
         most = min(0.22, 10 / max(v, 1) ** 2)
+        a = max(a, -v / DT)
         way, bend = (v * DT + a * DT**2 / 2) / 100, min(max(k, -most), most)
         turns = yaw + bend * way * (np.arange(100) + 0.5)
         x, y = x + way * np.cos(turns).sum(), y + way * np.sin(turns).sum()
