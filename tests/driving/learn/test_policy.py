@@ -56,6 +56,8 @@ def test_what_is_loaded_acts_alike(saved):
     draws = loaded.act(OBSERVED, jax.random.key(1))
     assert np.abs(np.asarray(draws)).max() <= 1
     assert len(np.unique(np.asarray(draws))) > 1900
+    physical = loaded.physical(jnp.asarray([[1.0, 1.0], [-1.0, 0.5]]), jnp.asarray([1.0, 20.0]))
+    assert np.asarray(physical) == pytest.approx(np.array([[4.0, 0.22], [-8.0, 0.0125]]))
     with pytest.raises(ConfigError, match="rows of 306"):
         loaded.act(OBSERVED[:, :5])
 

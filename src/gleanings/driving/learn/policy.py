@@ -15,6 +15,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Key
 
@@ -63,7 +64,7 @@ class Policy(Driver):
 
     def physical(self, u: Float32[Array, "*batch 2"], speed: Float[Array, "*batch"]) -> Float32[Array, "*batch 2"]:
         """Acceleration, m/s^2, and curvature, 1/m, that u stands for at a speed, m/s."""
-        return actions.physical(u, speed)
+        return jnp.vectorize(actions.physical, signature="(a),()->(a)")(jnp.asarray(u), jnp.asarray(speed))
 
     def sampling(self) -> "Policy":
         """The same policy, which as a driver draws its actions. ConfigError: a DQN, which has none to draw."""

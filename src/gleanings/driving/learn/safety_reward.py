@@ -4,6 +4,7 @@ The formulas are second-hand and agree with the paper's text; weights and offset
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
@@ -52,7 +53,8 @@ def clearance(scene: Scene, state: SimState) -> Float32[Array, ""]:
 
     Pairs that have overlapped since they met are excused, as in the metrics of contact.
     """
-    objects, slot = scene.objects, jnp.argmax(jnp.asarray(scene.objects.is_sdc))
+    objects = jax.tree.map(jnp.asarray, scene.objects)
+    slot = jnp.argmax(objects.is_sdc)
     boxes = geometry.boxes(state.pose, objects.length, objects.width)
     own = geometry.Boxes(*(field[slot][None] for field in boxes))
     level = jnp.abs(state.z - state.z[slot]) < (objects.height + objects.height[slot]) / 2
