@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ def labels(count=64, seed=0):
     return Labels(obs, np.clip(action, -1, 1).astype(np.float32), mask)
 
 
-@pytest.mark.parametrize("encoder", ["deep-set", "attention"])
+@pytest.mark.parametrize("encoder", ["deep-set", pytest.param("attention", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("head", ["gaussian", "mixture", "categorical"])
 def test_every_head_and_encoder_descends(head, encoder):
     config = replace(TINY, head=head, net=replace(TINY.net, encoder=encoder), learning_rate=1e-2)
@@ -58,17 +57,21 @@ def test_every_head_and_encoder_descends(head, encoder):
 
 
 def test_a_linear_map_is_learnt():
-    config = replace(TINY, net=replace(TINY.net, width=32, trunk=(64, 64)), batch=256, gradient_steps=400)
-    config = replace(config, learning_rate=2e-3)
+    config = replace(TINY, net=replace(TINY.net, width=16, trunk=(32,)), batch=128, gradient_steps=300)
+    config = replace(config, learning_rate=5e-3)
     train, held_out = labels(2048), labels(256, seed=5000)
-    state = jax.jit(lambda key: bc.init(config, SMALL, key))(jax.random.key(0))
+    state = bc.init(config, SMALL, jax.random.key(0))
     state, metrics = jax.jit(lambda state, key: bc.update(config, state, train, key))(state, jax.random.key(1))
-    modes = jax.jit(jax.vmap(lambda obs: bc.act(config, state, obs)))(held_out.obs)
+
+    @jax.jit
+    @jax.vmap
+    def run(obs, key):
+        return bc.act(config, state, obs), bc.act(config, state, obs, key)
+
+    modes, samples = run(held_out.obs, jax.random.split(jax.random.key(2), 256))
+    assert 0.01 < np.abs(samples - modes).mean() < 0.2
     error = np.abs(modes - held_out.action).mean()
     assert error < 0.05 < 0.5 * np.abs(held_out.action).mean(), (error, metrics)
-    sample = jax.jit(lambda obs, key: bc.act(config, state, obs, key))(held_out.obs[0], jax.random.key(2))
-    assert sample.shape == (2,)
-    assert 0 < np.abs(sample - modes[0]).max() < 0.5
 
 
 def test_a_seed_under_vmap_is_a_run_of_its_own():
@@ -80,7 +83,7 @@ def test_a_seed_under_vmap_is_a_run_of_its_own():
         return bc.update(TINY, state, demos, stream(seed, "update"))
 
     many, metrics = jax.jit(jax.vmap(update))(init(seeds), seeds)
-    one, own = jax.jit(update)(bc.init(TINY, SMALL, stream(2, "init")), np.int64(2))
+    one, own = jax.jit(update)(jax.tree.map(lambda leaf: leaf[2], init(seeds)), seeds[2])
     for left, right in zip(jax.tree.leaves((many, metrics)), jax.tree.leaves((one, own)), strict=True):
         np.testing.assert_allclose(left[2], right, atol=1e-4)
 
@@ -90,9 +93,9 @@ def test_masked_steering_has_no_gradient():
     demos, config = labels(), TINY
     state = bc.init(config, SMALL, jax.random.key(0))
     mask = np.array([True, False]) & np.ones((64, 2), bool)
-    slope = jax.jit(lambda action: eqx.filter_grad(bc.bc_loss, has_aux=True)(state.actor, demos.obs, action, mask)[0])
-    found = slope(demos.action)
-    other = slope(np.where(mask, demos.action, 1 - demos.action))
+    slope = jax.jit(jax.grad(lambda actor, *rows: bc.bc_loss(actor, *rows)[0]))
+    found = slope(state.actor, demos.obs, demos.action, mask)
+    other = slope(state.actor, demos.obs, np.where(mask, demos.action, 1 - demos.action), mask)
     for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(left, right)
     last = np.asarray(found.trunk.out.weight)
@@ -128,13 +131,13 @@ def test_a_resumed_run_is_the_same(tmp_path):
                 steps=steps,
                 seed=0,
                 run=directory,
-                save_every=2,
+                save_every=1,
                 progress=False,
             )
             return list(events)[-1].state
 
-    whole = run("whole", 4)
-    run("parts", 2)
-    resumed = run("parts", 4, resume=True)
+    whole = run("whole", 2)
+    run("parts", 1)
+    resumed = run("parts", 2, resume=True)
     for left, right in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
         np.testing.assert_array_equal(left, right)
