@@ -50,16 +50,9 @@ def labels(count=1024, seed=0):
 TRAIN = labels()
 
 
-@pytest.mark.parametrize(
-    ("head", "encoder"),
-    [
-        ("mixture", "deep-set"),
-        pytest.param("categorical", "deep-set", marks=pytest.mark.slow),
-        pytest.param("gaussian", "attention", marks=pytest.mark.slow),
-        pytest.param("mixture", "attention", marks=pytest.mark.slow),
-        pytest.param("categorical", "attention", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["deep-set", "attention"])
+@pytest.mark.parametrize("head", ["gaussian", "mixture", "categorical"])
 def test_every_head_and_encoder_descends(head, encoder):
     config = replace(CONFIG, head=head, net=replace(CONFIG.net, encoder=encoder))
     state, likelihood = bc.init(config, SMALL, jax.random.key(0)), []

@@ -175,10 +175,11 @@ def test_samples_follow_the_density(head):
     assert (np.abs(u.mean(0) - mean) < 4 * u.std(0) / np.sqrt(n)).all()
 
 
+@pytest.mark.parametrize("n", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("head", TANH, ids=names)
-def test_the_actor_gradient_is_unbiased(head):
+def test_the_actor_gradient_is_unbiased(head, n):
     """Against Gauss-Hermite quadrature of each component, for a quadratic q."""
-    n, alpha = 100_000, 0.3
+    alpha = 0.3
     params = parameters(
         head, 2, scale=0.4
     )  # spreads alike, since log pi has no narrow peaks then, which quadrature misses
