@@ -180,9 +180,8 @@ def test_samples_follow_the_density(head):
 def test_the_actor_gradient_is_unbiased(head, n):
     """Against Gauss-Hermite quadrature of each component, for a quadratic q."""
     alpha = 0.3
-    params = parameters(
-        head, 2, scale=0.4
-    )  # spreads alike, since log pi has no narrow peaks then, which quadrature misses
+    # Spreads are alike, since log pi has narrow peaks otherwise, which the quadrature misses.
+    params = parameters(head, 2, scale=0.4)
 
     def q(u):
         return 1.5 * u[0] - 2 * u[0] ** 2 + u[0] * u[1] - u[1] ** 2
