@@ -208,7 +208,7 @@ def crossed_difference(
         tail,
         (t + t80) * se,
         values,
-        float(iqm(values)),
+        float(iqm(per_seed)),
         seeds,
         items,
         note,

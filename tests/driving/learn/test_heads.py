@@ -97,7 +97,10 @@ def test_a_mixture_of_one_is_the_gaussian():
     def all_of(params, u, key):
         again = jax.random.clone(key)
         pairs = zip((TanhMixture(1), TanhGaussian()), (params, params[:4]), (key, again), strict=True)
-        q = lambda u: (u**2).sum()
+
+        def q(u):
+            return (u**2).sum()
+
         return [(head.log_prob(p, u, BOTH), head.mode(p), head.actor_loss(p, q, 0.1, k)) for head, p, k in pairs]
 
     one, gaussian = all_of(parameters(TanhMixture(1)).astype(np.float32), np.float32([0.3, -0.9]), jax.random.key(1))
@@ -121,7 +124,9 @@ def test_labels_at_the_ends_are_finite_and_clipped_once(head):
     both = jax.jit(jax.value_and_grad(head.log_prob))
     for corner in ([1.0, 1.0], [-1.0, 1.0], [0.5, -1.0]):
         value, gradient = both(params, np.array(corner, np.float32), BOTH)
-        assert np.isfinite(value) and np.isfinite(gradient).all() and abs(value) < 1e4
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+        assert abs(value) < 1e4
         if not isinstance(head, Categorical):
             at_clip = oracle(head, params.astype(float), np.clip(corner, -0.98, 0.98))
             np.testing.assert_allclose(value, at_clip, rtol=1e-4)
@@ -136,7 +141,9 @@ def test_a_masked_dimension_has_no_gradient(head):
     mask = np.array([True, False])
     value, gradient = both(params, np.array([0.5, 0.7], np.float32), mask)
     other, same = both(params, np.array([0.5, np.nan], np.float32), mask)
-    assert value == other and (gradient == same).all() and np.abs(gradient).max() > 0
+    assert value == other
+    assert (gradient == same).all()
+    assert np.abs(gradient).max() > 0
     assert (both(params, np.array([0.5, 0.7], np.float32), np.zeros(2, bool))[1] == 0).all()
     if isinstance(head, Categorical):  # the gradient moves no weight between bins of steering
         moved = (gradient / jax.nn.softmax(params)).reshape(head.bins)
@@ -148,28 +155,37 @@ def test_a_masked_dimension_has_no_gradient(head):
 
 @pytest.mark.parametrize("head", HEADS, ids=names)
 def test_samples_follow_the_density(head):
-    params, n = parameters(head).astype(np.float32), 20_000
-    u, log_prob = jax.jit(jax.vmap(head.sample, (None, 0)))(params, jax.random.split(jax.random.key(0), n))
-    again = jax.jit(jax.vmap(head.log_prob, (None, 0, None)))(params, u, BOTH)
+    params, n = jax.device_put(parameters(head).astype(np.float32)), 20_000
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        u, log_prob = head.sample(params, key)
+        return u, log_prob, head.log_prob(params, u, BOTH)
+
+    u, log_prob, again = run(jax.random.split(jax.random.key(0), n))
     inside = ~np.asarray(head.clipped(u)).any(-1)
     np.testing.assert_allclose(log_prob[inside], again[inside], rtol=1e-3, atol=1e-3)
     if isinstance(head, Categorical):
         mean = jax.nn.softmax(params) @ head.actions()
     else:
         grid = np.stack(np.meshgrid(NODES, NODES, indexing="ij"), -1)
-        weight = WEIGHTS[:, None] * WEIGHTS * np.exp(oracle(head, params.astype(float), grid))
+        weight = WEIGHTS[:, None] * WEIGHTS * np.exp(oracle(head, np.asarray(params, float), grid))
         mean = (weight[..., None] * grid).sum((0, 1))
     assert (np.abs(u.mean(0) - mean) < 4 * u.std(0) / np.sqrt(n)).all()
 
 
+@pytest.mark.parametrize("n", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("head", TANH, ids=names)
-def test_the_actor_gradient_is_unbiased(head):
+def test_the_actor_gradient_is_unbiased(head, n):
     """Against Gauss-Hermite quadrature of each component, for a quadratic q."""
-    n, alpha = 100_000, 0.3
-    params = parameters(
-        head, 2, scale=0.4
-    )  # spreads alike, since log pi has no narrow peaks then, which quadrature misses
-    q = lambda u: 1.5 * u[0] - 2 * u[0] ** 2 + u[0] * u[1] - u[1] ** 2
+    alpha = 0.3
+    # Spreads are alike, since log pi has narrow peaks otherwise, which the quadrature misses.
+    params = parameters(head, 2, scale=0.4)
+
+    def q(u):
+        return 1.5 * u[0] - 2 * u[0] ** 2 + u[0] * u[1] - u[1] ** 2
+
     keys = jax.random.split(jax.random.key(3), n)
     gradient = jax.grad(lambda p, key: head.actor_loss(p, q, alpha, key))
     found = np.asarray(jax.jit(jax.vmap(gradient, (None, 0)))(params.astype(np.float32), keys), np.float64)
@@ -205,7 +221,10 @@ def test_descent_of_the_categorical_reaches_the_tabular_optimum():
 
     best = policy(brentq(lambda mu: policy(mu).sum() - 1, -20, 20, xtol=1e-13))
     table, actions = jnp.asarray(value, jnp.float32), head.actions()
-    q = lambda u: table @ (jnp.abs(actions - u).sum(-1) < 1e-6)
+
+    def q(u):
+        return table @ (jnp.abs(actions - u).sum(-1) < 1e-6)
+
     labels = jax.vmap(head.log_prob, (None, 0, None))
 
     def loss(params, key):
@@ -227,7 +246,8 @@ def test_descent_of_the_categorical_reaches_the_tabular_optimum():
 
 
 def test_names_and_sizes_that_do_not_fit():
-    assert make_head("mixture", 4) == TanhMixture(4) and make_head("gaussian") == TanhGaussian()
+    assert make_head("mixture", 4) == TanhMixture(4)
+    assert make_head("gaussian") == TanhGaussian()
     assert make_head("categorical", bins=(5, 7)).size == 35
     for wrong in (lambda: TanhMixture(0), lambda: Categorical((4, 5)), lambda: Categorical((1, 5))):
         with pytest.raises(ConfigError):

@@ -21,7 +21,7 @@ from gleanings.driving.learn.config import DemoConfig
 from gleanings.driving.learn.labels import label_actions
 from gleanings.driving.learn.safety_reward import clearance
 from gleanings.driving.learn.world import World
-from gleanings.driving.scene import Scene, Trajectory, name_of
+from gleanings.driving.scene import Pose, Scene, Trajectory, name_of
 from gleanings.driving.sim import Simulator
 
 _BATCH = 64
@@ -68,7 +68,7 @@ class Audit:
     """Scenes of which nothing was kept."""
 
 
-class _Played(NamedTuple):
+class Played(NamedTuple):
     """Of the decisions [H] of a scene: what is seen before each, label, reward; over its steps the largest
     `off_road_m` (-inf: unknown), and the least clearance, m."""
 
@@ -93,7 +93,7 @@ def make_demonstrations(
     scenes shorter than an episode.
     """
     _check(scenes, world)
-    played = _play_all(world, scenes)
+    played = play_all(world, scenes)
     valid, fits = played.valid, played.residual <= config.max_residual_m
     kept = valid & fits
     audit = _audit(scenes, played, kept)
@@ -117,7 +117,7 @@ def _check(scenes: Sequence[Scene], world: World) -> None:
             )
 
 
-def _play_all(world: World, scenes: Sequence[Scene]) -> _Played:
+def play_all(world: World, scenes: Sequence[Scene]) -> Played:
     """Of all scenes [C, H], by one program for batches of one size."""
     bank, count = make_bank(scenes), len(scenes)
     batch = min(_BATCH, count)
@@ -126,21 +126,21 @@ def _play_all(world: World, scenes: Sequence[Scene]) -> _Played:
         rows = np.minimum(np.arange(first, first + batch), count - 1)
         part = jax.device_put(jax.tree.map(lambda leaf, rows=rows: leaf[rows], bank))
         parts.append(jax.device_get(_play_batch(world, part, jax.random.key(0))))
-    return _Played(*(np.concatenate(fields)[:count] for fields in zip(*parts, strict=True)))
+    return Played(*(np.concatenate(fields)[:count] for fields in zip(*parts, strict=True)))
 
 
 @eqx.filter_jit
-def _play_batch(world: World, bank: Scene, key: Key[Array, ""]) -> _Played:
+def _play_batch(world: World, bank: Scene, key: Key[Array, ""]) -> Played:
     return jax.vmap(lambda scene: play(world, scene, key))(bank)
 
 
-def play(world: World, scene: Scene, key: Key[Array, ""]) -> _Played:
+def play(world: World, scene: Scene, key: Key[Array, ""]) -> Played:
     """The episode of one scene with its ego on the log."""
     every, horizon = world.config.every, world.config.horizon
     sim = Simulator(world.sim.config, dynamics=StateTarget(), agents=world.sim.agents, reward=world.sim.reward)
     slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
     logged = Trajectory(*(jnp.asarray(field)[:, slot] for field in scene.log))
-    speed = along(logged)  # pyright: ignore[reportArgumentType]
+    speed = along(Pose(*logged[:6]))
     goal = jnp.stack([logged.x, logged.y, logged.yaw, speed * jnp.cos(logged.yaw), speed * jnp.sin(logged.yaw)], 1)
 
     def step(state, _):
@@ -159,10 +159,10 @@ def play(world: World, scene: Scene, key: Key[Array, ""]) -> _Played:
     _, (seen, reward, edge, near) = lax.scan(decision, sim.reset(scene, key), None, length=horizon)
     rows = Trajectory(*(lax.dynamic_slice_in_dim(field, scene.start, every * horizon + 1) for field in logged))
     size = tuple(jnp.asarray(field)[slot] for field in (scene.objects.length, scene.objects.width))
-    return _Played(seen, *label_actions(rows, size, scene.dt, every), reward, edge, near)
+    return Played(seen, *label_actions(rows, size, scene.dt, every), reward, edge, near)
 
 
-def _audit(scenes: Sequence[Scene], played: _Played, kept: Bool[np.ndarray, "C H"]) -> Audit:
+def _audit(scenes: Sequence[Scene], played: Played, kept: Bool[np.ndarray, "C H"]) -> Audit:
     residual, action = played.residual[played.valid], played.action[kept]
     quantiles = np.quantile(residual, _QUANTILES) if len(residual) else np.full(4, np.nan)
     some = max(int(kept.sum()), 1)
@@ -195,20 +195,29 @@ def _check_dropped(audit: Audit, config: DemoConfig) -> None:
 
 
 def _check_reward(
-    audit: Audit, played: _Played, kept: Bool[np.ndarray, "C H"], world: World, config: DemoConfig
+    audit: Audit, played: Played, kept: Bool[np.ndarray, "C H"], world: World, config: DemoConfig
 ) -> None:
     if audit.negative <= config.max_audit:
         return
-    near, edge = played.near[kept] < world.config.clearance_m, played.edge[kept]
-    tried = np.arange(np.floor(world.config.edge_m / _EDGE_STEP_M), -1, -1) * _EDGE_STEP_M
-    share = np.array([(near | (edge > -margin)).mean() for margin in tried])
-    good = np.flatnonzero(share <= _GOOD_AUDIT)
-    advice = (
-        f"edge_m={tried[good[0]]:.2f} leaves {share[good[0]]:.0%}"
-        if len(good)
-        else f"no edge_m helps (0 leaves {share[-1]:.0%}): these logs pass others within {world.config.clearance_m} m"
-    )
+    near = played.near[kept] < world.config.clearance_m
+    margin, share = propose_edge(near, played.edge[kept], world.config.edge_m)
+    advice = f"edge_m={margin:.2f} leaves {share:.0%}"
+    if share > _GOOD_AUDIT:
+        advice = f"No edge_m helps (0 leaves {share:.0%}): these logs pass others within {world.config.clearance_m} m"
     raise ConfigError(
         f"{audit.negative:.0%} of the demonstrated decisions have a negative reward (mean {audit.reward:.2f}); at most "
         f"{config.max_audit:.0%} may. {advice}"
     )
+
+
+def propose_edge(
+    near: Bool[np.ndarray, " M"], edge: Float32[np.ndarray, " M"], edge_m: float
+) -> tuple[float, float]:
+    """The largest margin to the road edge, m, below `edge_m` that at most 10 % of decisions break; and their share.
+
+    near: decisions punished for others; edge: their largest `off_road_m`. Where none will do: 0, and what it leaves.
+    """
+    tried = np.arange(np.floor(edge_m / _EDGE_STEP_M), -1, -1) * _EDGE_STEP_M
+    shares = np.array([(near | (edge > -margin)).mean() for margin in tried])
+    at = int(np.argmax(shares <= _GOOD_AUDIT)) if (shares <= _GOOD_AUDIT).any() else -1
+    return float(tried[at]), float(shares[at])

@@ -92,7 +92,7 @@ class Encoder(eqx.Module):
         """Features of one observation."""
 
 
-class _SetNet(eqx.Module):
+class SetNet(eqx.Module):
     """Two layers for each row, then the masked maximum and mean; 0 for an empty set."""
 
     first: Dense
@@ -112,7 +112,7 @@ class DeepSetEncoder(Encoder):
     """The ego by a layer, objects, road points and lights as sets, the route as it is."""
 
     ego: Dense
-    sets: tuple[_SetNet, _SetNet, _SetNet]
+    sets: tuple[SetNet, SetNet, SetNet]
     observe: ObserveConfig = eqx.field(static=True)
     use_route: bool = eqx.field(static=True)
 
@@ -120,7 +120,7 @@ class DeepSetEncoder(Encoder):
         widths = _widths(observe)
         self.observe, self.use_route = observe, net.use_route
         self.ego = Dense(widths[0], net.width)
-        others, road, lights = (_SetNet(width, net.width) for width in widths[1:4])
+        others, road, lights = (SetNet(width, net.width) for width in widths[1:4])
         self.sets = others, road, lights
 
     @property

@@ -1,151 +1,242 @@
-"""Drive many scenes with one driver, and say what came of it. Source: ours, design page 3.10."""
+"""What a policy does in scenes, by difficulty and world, and how two differ. Source: ours, design page 3.10."""
 
-from typing import Any, NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, get_args, runtime_checkable
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Bool, Float, Key
 
 from gleanings.core.errors import ConfigError
-from gleanings.driving.comfort import comfort
-from gleanings.driving.dynamics import Bicycle, along, limits_of
-from gleanings.driving.learn.actions import physical
-from gleanings.driving.learn.outcomes import Outcomes
+from gleanings.core.stats import Difference, Interval, bootstrap_ci, crossed_difference, wilson
+from gleanings.driving.learn.bank import make_bank
+from gleanings.driving.learn.config import Others, WorldConfig
+from gleanings.driving.learn.drives import drive
+from gleanings.driving.learn.outcomes import MEANS, RATES, THRESHOLDS, Outcomes, outcomes_of
 from gleanings.driving.learn.world import World
-from gleanings.driving.scene import Pose, Scene, Trajectory
-from gleanings.driving.sim import on_device
-from gleanings.driving.state import SimState
+from gleanings.driving.scene import Scene
 
-_CPU_CHUNK, _CHUNK = 64, 2048  # scenes of one vmap
-_SHORT_M = 5.0
-_SATURATED = 0.95
-
-
-class Drives(NamedTuple):
-    """C scenes of H decisions. reward ... off_road: [C, H], as in `world.Decision`; u: [C, H, 2]; pose of the ego,
-    at the start and after each decision: [C, H + 1]; comfort, and whether it is defined: bool [C]."""
-
-    reward: Array
-    clearance_m: Array
-    progress_m: Array
-    collision: Array
-    at_fault: Array
-    off_road: Array
-    u: Array
-    pose: Pose
-    comfort: Array
-    comfort_mask: Array
+FEWEST = 30
+"""Scenes below which a bucket has figures but no interval."""
+_COLUMNS = {
+    "failure": "failure %",
+    "failure_star": "failure* %",
+    "at_fault": "at fault %",
+    "off_road": "off road %",
+    "progress_ratio": "progress",
+    "ade_m": "ADE m",
+    "comfort": "comfort %",
+    "saturated": "|u| > .95",
+}
 
 
-def drive(world: World, bank: Scene, driver: Any, key: Key[Array, ""]) -> Drives:
-    """Drive each scene of a bank [C, ...] for the world's horizon; NumPy arrays.
+@runtime_checkable
+class Buckets(Protocol):
+    """Groups of the scenes by difficulty, such as `difficulty.Buckets`."""
 
-    driver(scene, state, observation, key) -> u. Scene i has the key fold_in(key, i), however many run together.
-    Compiled once a size. ConfigError: no bank, a policy made for another world.
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the groups."""
+        ...
+
+    def mask(self, name: str) -> Bool[np.ndarray, " C"]:
+        """Which scenes are in the group."""
+        ...
+
+
+@dataclass(frozen=True)
+class PolicyEvaluation:
+    """Outcomes of C scenes in one or more worlds. label: of the policy. scenes: names. worlds: outcomes by what the
+    others do. buckets: bool [C] by name, `all` first. trained: what the others did in training; "": not trained."""
+
+    label: str
+    scenes: tuple[str, ...]
+    worlds: Mapping[str, Outcomes]
+    buckets: Mapping[str, Bool[np.ndarray, " C"]]
+    trained: str = ""
+
+    def shifted(self, world: str) -> bool:
+        """Whether the policy was trained against others that behave differently."""
+        return self.trained not in ("", world)
+
+    def figure(self, metric: str, bucket: str = "all", world: str | None = None) -> Interval:
+        """Mean over the scenes of a bucket where the metric is defined, `n` of them.
+
+        Wilson's interval for rates, else a bootstrap over scenes; NaN bounds below 30 scenes. world: None: the first.
+        ConfigError: an unknown name.
+        """
+        values = self._values(metric, bucket, world)
+        values = values[np.isfinite(values)]
+        if len(values) < FEWEST:
+            return Interval(float(values.mean()) if len(values) else math.nan, math.nan, math.nan, 0.95, len(values))
+        if metric.partition("@")[0] in RATES:
+            return wilson(int(values.sum()), len(values))
+        return bootstrap_ci(values, draws=1000)
+
+    def table(self) -> str:
+        """Text: a line a world and bucket, with 95 % intervals, and n scenes."""
+        head = ["world", "shifted world", "bucket", "n", *_COLUMNS.values()]
+        rows = [
+            [world, "yes" if self.shifted(world) else "no", bucket, str(int(mask.sum()))]
+            + [_shown(self.figure(metric, bucket, world), metric) for metric in _COLUMNS]
+            for world in self.worlds
+            for bucket, mask in self.buckets.items()
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
+        trained = f", trained with others: {self.trained}" if self.trained else ""
+        return "\n".join([f"{self.label}: {len(self.scenes)} scenes{trained}", *(line.rstrip() for line in lines)])
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def to_json(self) -> dict[str, Any]:
+        """For `json.dumps`: figures by world, bucket and metric, failure* by threshold, and every scene."""
+        return {
+            "label": self.label,
+            "trained": self.trained,
+            "worlds": {world: self._world_json(world) for world in self.worlds},
+        }
+
+    def _world_json(self, world: str) -> dict[str, Any]:
+        metrics = (*RATES, *MEANS, *(f"failure_star@{share}" for share in THRESHOLDS))
+        figures = {
+            bucket: {metric: _plain(vars(self.figure(metric, bucket, world))) for metric in metrics}
+            for bucket in self.buckets
+        }
+        outcomes = self.worlds[world]
+        columns = {metric: outcomes.values(metric) for metric in (*RATES, *MEANS)}
+        rows = [
+            {"scene": name, "first_failure": int(outcomes.first_failure[i])}
+            | _plain({metric: float(values[i]) for metric, values in columns.items()})
+            for i, name in enumerate(self.scenes)
+        ]
+        return {"shifted": self.shifted(world), "figures": figures, "scenes": rows}
+
+    def mask(self, bucket: str) -> Bool[np.ndarray, " C"]:
+        """Scenes of a bucket. ConfigError: an unknown one."""
+        if bucket not in self.buckets:
+            raise ConfigError(f"bucket {bucket!r} is not known; known: {', '.join(self.buckets)}")
+        return self.buckets[bucket]
+
+    def outcomes(self, world: str | None = None) -> Outcomes:
+        """Of a world; None: the first. ConfigError: an unknown one."""
+        world = next(iter(self.worlds)) if world is None else world
+        if world not in self.worlds:
+            raise ConfigError(f"world {world!r} was not driven; known: {', '.join(self.worlds)}")
+        return self.worlds[world]
+
+    def _values(self, metric: str, bucket: str, world: str | None) -> Float[np.ndarray, " K"]:
+        return self.outcomes(world).values(metric)[self.mask(bucket)]
+
+
+def evaluate_policy(
+    policy: Any,
+    scenes: Sequence[Scene] | Scene,
+    *,
+    buckets: Buckets | None = None,
+    others: Sequence[str] = ("log",),
+    sample: bool = False,
+    key: Key[jax.Array, ""] | None = None,
+    world: WorldConfig | None = None,
+    label: str | None = None,
+) -> PolicyEvaluation:
+    """Drive learning scenes (or a bank of them) with a `Policy` or another driver, in the worlds `others`.
+
+    sample: draw actions instead of taking the likeliest, for a `Policy`. world: settings; None: those that the policy
+    was made for. A scene whose ego has no log counts, but has no progress. ConfigError: unknown names, settings that
+    the policy was not made for, buckets of other scenes.
     """
-    if np.ndim(bank.log.x) != 3:
-        raise ConfigError("expected scenes stacked by learn.make_bank")
-    chunk = _CPU_CHUNK if jax.default_backend() == "cpu" else _CHUNK
-    drives = _drive(world, on_device(bank), driver, key, min(chunk, bank.log.x.shape[0]))
-    return jax.tree.map(np.asarray, drives)
+    for name in others:
+        if name not in get_args(Others):
+            raise ConfigError(f"others={name!r}: use {' or '.join(get_args(Others))}")
+    contract = getattr(policy, "contract", None)
+    if sample:
+        if not hasattr(policy, "sampling"):
+            raise ConfigError("sample=True needs a Policy; other drivers decide themselves whether they draw")
+        policy = policy.sampling()
+    settings = world or (contract.world if contract else WorldConfig())
+    bank = scenes if isinstance(scenes, Scene) else make_bank(scenes)
+    names = tuple(_name(row) for row in np.asarray(bank.scene_id))
+    key = jax.random.key(0) if key is None else key
+    device = jax.device_put(bank)
+    found = {}
+    for name in others:
+        one = World(replace(settings, others=name))
+        found[name] = outcomes_of(one, bank, drive(one, device, policy, key))
+    masks = {"all": np.ones(len(names), bool)}
+    if buckets is not None:
+        masks |= {name: np.asarray(buckets.mask(name), bool) for name in buckets.names}
+    for name, mask in masks.items():
+        if mask.shape != (len(names),):
+            raise ConfigError(f"bucket {name!r} is of {mask.shape} scenes, {len(names)} are driven")
+    known = str(contract.algorithm) if contract else type(policy).__name__
+    return PolicyEvaluation(label or known, names, found, masks, str(contract.world.others) if contract else "")
 
 
-@eqx.filter_jit
-def _drive(world: World, bank: Scene, driver: Any, key: Array, chunk: int) -> Drives:
-    count = bank.log.x.shape[0]
+def compare(
+    a: Sequence[PolicyEvaluation],
+    b: Sequence[PolicyEvaluation],
+    metric: str = "failure",
+    bucket: str = "all",
+    *,
+    against: str | None = None,
+    world: str | None = None,
+    draws: int = 5000,
+) -> Difference:
+    """A - B of a metric in a bucket, one evaluation a seed, paired by seed and scene: `stats.crossed_difference`.
 
-    def some(rows: Array) -> Drives:
-        scenes = jax.tree.map(lambda leaf: leaf[rows], bank)
-        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
-        return jax.vmap(lambda scene, key: _episode(world, scene, driver, key))(scenes, keys)
-
-    # The last chunk is filled up with the last scene, so that one program serves all.
-    rows = jnp.minimum(jnp.arange(-(-count // chunk) * chunk), count - 1).reshape(-1, chunk)
-    drives = jax.lax.map(some, rows)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], drives)
-
-
-def _episode(world: World, scene: Scene, driver: Any, key: Array) -> Drives:
-    slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
-    first, seen = world.begin(scene, key)
-
-    def body(carry: tuple[SimState, Array], _: None) -> tuple[tuple[SimState, Array], Any]:
-        state, seen = carry
-        u = driver(scene, state, seen, jax.random.fold_in(jax.random.fold_in(key, state.t), 1))
-        after, decision = world.decide(scene, state, u, key)
-        return (after, decision.observation), (decision._replace(observation=None), u, _ego(after, slot))
-
-    _, (decision, u, rows) = jax.lax.scan(body, (first, seen), None, length=world.config.horizon)
-    pose = jax.tree.map(lambda row, rows: jnp.concatenate([row[None], rows]), _ego(first, slot), rows)
-    value, mask = _comfort(world, scene, slot, pose, u)
-    return Drives(*decision[1:], u, pose, value, mask)
-
-
-def _ego(state: SimState, slot: Array) -> Pose:
-    return Pose(*(field[slot] for field in state.pose))
-
-
-def _comfort(world: World, scene: Scene, slot: Array, pose: Pose, u: Array) -> tuple[Array, Array]:
-    """Comfort of the ego from its poses at every step, made again out of the actions."""
-    every, kind = world.config.every, jnp.asarray(scene.objects.kind)[slot]
-    starts = Pose(*(field[:-1] for field in pose))
-    actions = physical(jnp.clip(u, -1.0, 1.0), along(starts))
-
-    def steps(pose: Pose, action: Array) -> Pose:
-        def body(pose: Pose, _: None) -> tuple[Pose, Pose]:
-            return Bicycle().forward(pose, action, scene.dt, limits_of(kind)), pose
-
-        return jax.lax.scan(body, pose, None, length=every)[1]
-
-    within = jax.vmap(steps)(starts, actions)
-    rows = [jnp.append(field.reshape(-1), last[-1])[:, None] for field, last in zip(within, pose, strict=True)]
-    alone = scene._replace(objects=scene.objects._replace(kind=kind[None]))
-    found = comfort(alone, Trajectory(*rows, jnp.ones(rows[0].shape, bool)))
-    return found.value[0], found.mask[0]
-
-
-def outcomes_of(world: World, bank: Scene, drives: Drives) -> Outcomes:
-    """One value a scene out of the drives of a bank (NumPy or on a device)."""
-    failed = drives.collision | drives.off_road
-    gained, ratio, ade = _against_log(world, bank, drives)
-    return Outcomes(
-        collision=drives.collision.any(1),
-        at_fault=drives.at_fault.any(1),
-        off_road=drives.off_road.any(1),
-        first_failure=np.where(failed.any(1), failed.argmax(1), -1),
-        progress_m=gained,
-        progress_ratio=ratio,
-        clearance_m=drives.clearance_m.min(1).astype(float),
-        comfort=np.where(drives.comfort_mask, drives.comfort, np.nan),
-        ade_m=ade,
-        saturated=(np.abs(drives.u) > _SATURATED).mean((1, 2)),
-        reward=drives.reward.mean(1, dtype=float),
+    Scenes are resampled within their kind (`kind_of`); those where the metric is undefined for any seed are left out.
+    against: the contrast [A - B] in `bucket` minus [A - B] in `against`. Below 30 scenes there is no interval.
+    ConfigError: other numbers of seeds or other scenes, no scene left, an unknown name.
+    """
+    if len(a) != len(b) or not a or any(one.scenes != a[0].scenes for one in (*a, *b)):
+        raise ConfigError(f"compare: {len(a)} and {len(b)} evaluations; need one a seed on both sides, of equal scenes")
+    first, second = (np.stack([one.outcomes(world).values(metric) for one in side]) for side in (a, b))
+    known = np.isfinite(first).all(0) & np.isfinite(second).all(0)
+    masks = [a[0].mask(name) & known for name in (bucket, against) if name is not None]
+    sizes = [int(mask.sum()) for mask in masks]
+    if min(sizes) == 0:
+        raise ConfigError(f"compare: {metric!r} is defined in no scene of bucket {bucket!r} or {against!r}")
+    signs = (1.0, -1.0)
+    weights = sum(sign * mask / size for sign, mask, size in zip(signs, masks, sizes, strict=False))
+    used = np.any(masks, axis=0)
+    groups = [f"{[bool(mask[i]) for mask in masks]} {kind_of(name)}" for i, name in enumerate(a[0].scenes)]
+    found = crossed_difference(
+        first[:, used],
+        second[:, used],
+        np.asarray(groups)[used],
+        weights=np.asarray(weights, float)[used],
+        draws=draws,
     )
+    if min(sizes) >= FEWEST:
+        return found
+    note = f"{min(sizes)} scenes, fewer than {FEWEST}: no interval"
+    nan = math.nan
+    return replace(found, se=nan, low=nan, high=nan, p_less=nan, mde80=nan, note=note)
 
 
-def _against_log(world: World, bank: Scene, drives: Drives) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Progress (m), its ratio to the log's and the mean distance to the log (m), over the decisions it lasts."""
-    count, horizon = drives.reward.shape
-    rows = np.arange(count)
-    slot = np.asarray(bank.objects.is_sdc).argmax(1)
-    steps = np.asarray(bank.start)[:, None] + world.config.every * np.arange(horizon + 1)
-    inside = steps < bank.log.x.shape[1]
-    steps = np.minimum(steps, bank.log.x.shape[1] - 1)
+def kind_of(name: str) -> str:
+    """The kind of a scene by its name: `hazard-cut_in-0-3` is hazard-cut_in, `curve-0-1` is curve; else 'log'."""
+    parts = name.partition("/")[0].rsplit("-", 2)
+    return parts[0] if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit() else "log"
 
-    def logged(field: Any) -> np.ndarray:
-        return np.asarray(field)[rows[:, None], steps, slot[:, None]]
 
-    valid = logged(bank.log.valid) & inside
-    arc = np.asarray(bank.paths.logged)[rows[:, None], slot[:, None], steps].astype(float)
-    has_path = np.asarray(bank.paths.length)[rows, slot] > 0
-    last = horizon - valid[:, :0:-1].argmax(1)  # decision after which the log is seen last
-    made = arc[rows, last] - arc[:, 0]
-    known = valid[:, 0] & valid[:, 1:].any(1) & has_path & (made >= _SHORT_M)
-    gained = drives.progress_m.astype(float)
-    ratio = np.where(known, gained[rows, last - 1] / np.maximum(made, _SHORT_M), np.nan)
-    away = np.hypot(drives.pose.x - logged(bank.log.x), drives.pose.y - logged(bank.log.y))[:, 1:]
-    seen = valid[:, 1:]
-    ade = np.where(seen, away, 0.0).sum(1) / np.maximum(seen.sum(1), 1)
-    return gained[:, -1], ratio, np.where(seen.any(1), ade, np.nan)
+def _name(row: np.ndarray) -> str:
+    return bytes(row).rstrip(b"\0").decode("ascii", "replace")
+
+
+def _shown(value: Interval, metric: str) -> str:
+    scale = 100 if metric in RATES else 1
+    parts = [scale * bound for bound in (value.estimate, value.low, value.high)]
+    if not math.isfinite(parts[0]):
+        return "-"
+    digits = 0 if scale > 1 else 2
+    texts = [f"{part:.{digits}f}" for part in parts]
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]" if math.isfinite(parts[1]) else texts[0]
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}

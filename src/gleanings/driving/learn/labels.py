@@ -74,8 +74,9 @@ def _local(pose: Pose, target: Pose) -> tuple[Pose, Pose]:
 
 
 def _driven(start: Pose, action: Float[Array, "2"], dt: Scalar, every: int, limits: Limits) -> Pose:
+    """As `World.decide` drives: braking ends in standing."""
     for _ in range(every):
-        start = _BICYCLE.forward(start, action, dt, limits)
+        start = _BICYCLE.forward(start, action.at[0].max(-jnp.maximum(along(start), 0.0) / dt), dt, limits)
     return start
 
 
@@ -88,13 +89,17 @@ def _slopes(
 ) -> Float[Array, "2 4 2"]:
     """Of the corners by acceleration and curvature: of one arc, the latter to second order.
 
-    Who gains speed meets the limit of the curvature after some steps, and only the way before follows it.
+    Who gains speed meets the limit of the curvature after some steps, and only the way before follows it; who comes to
+    a stop makes less way by acceleration.
     """
-    (a, k), time = action, every * dt
-    way, by_rate = speed * time + a * time**2 / 2, time**2 / 2
+    a, k = action
     speeds = speed + a * dt * jnp.arange(every)
-    follows = (jnp.abs(k) <= largest_curvature(speeds, limits)) | (jnp.arange(every) == 0)
-    first = jnp.where(follows, speeds * dt + a * dt**2 / 2, 0.0).sum()
+    free = speeds + a * dt >= jnp.minimum(speeds, 0.0)
+    ways = jnp.where(free, speeds * dt + a * dt**2 / 2, jnp.maximum(speeds, 0.0) * dt / 2)
+    steps = free.sum()
+    by_rate = (steps**2 + jnp.where(steps < every, steps, 0)) * dt**2 / 2
+    most = jax.vmap(largest_curvature, (0, None))(speeds, limits)
+    way, first = ways.sum(), jnp.where((jnp.abs(k) <= most) | (jnp.arange(every) == 0), ways, 0.0).sum()
     turn = k * way
     tangent = jnp.stack([jnp.cos(turn), jnp.sin(turn)])
     normal = jnp.stack([-jnp.sin(2 * turn / 3), jnp.cos(2 * turn / 3)])

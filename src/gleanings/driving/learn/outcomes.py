@@ -1,15 +1,19 @@
-"""What a drive amounts to, one value a scene. NumPy; importing this module loads no jax. Source: design page 3.10."""
+"""What drives amount to, one value a scene. Source: ours, design page 3.10."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving.learn.drives import Drives
+from gleanings.driving.learn.world import World
+from gleanings.driving.scene import Scene
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the log's progress below which a drive without contact counts as failed, too (failure*)."""
-_SHARE = 0.5
+_SHARE, _SHORT_M, _SATURATED = 0.5, 5.0, 0.95
 RATES = ("failure", "failure_star", "collision", "at_fault", "off_road", "comfort")
 """Metrics that are 0 or 1."""
 MEANS = ("progress_ratio", "progress_m", "clearance_m", "ade_m", "saturated", "reward")
@@ -53,6 +57,53 @@ class Outcomes:
         if metric not in (*RATES, *MEANS):
             raise ConfigError(f"metric {metric!r} is not known; known: {', '.join((*RATES, *MEANS))}")
         return np.asarray(getattr(self, metric), float)
+
+
+def outcomes_of(world: World, bank: Scene, drives: Drives) -> Outcomes:
+    """One value a scene out of the drives of a bank (NumPy or on a device)."""
+    failed = drives.collision | drives.off_road
+    gained, ratio, ade = _against_log(world, bank, drives)
+    return Outcomes(
+        collision=drives.collision.any(1),
+        at_fault=drives.at_fault.any(1),
+        off_road=drives.off_road.any(1),
+        first_failure=np.where(failed.any(1), failed.argmax(1), -1),
+        progress_m=gained,
+        progress_ratio=ratio,
+        clearance_m=drives.clearance_m.min(1).astype(float),
+        comfort=np.where(drives.comfort_mask, drives.comfort, np.nan),
+        ade_m=ade,
+        saturated=(np.abs(drives.u) > _SATURATED).mean((1, 2)),
+        reward=drives.reward.mean(1, dtype=float),
+    )
+
+
+def _against_log(world: World, bank: Scene, drives: Drives) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Progress (m), its ratio to the log's and the mean distance to the log (m), over the decisions it lasts."""
+    count, horizon = drives.reward.shape
+    rows = np.arange(count)
+    slot = np.asarray(bank.objects.is_sdc).argmax(1)
+    steps = np.asarray(bank.start)[:, None] + world.config.every * np.arange(horizon + 1)
+    inside = steps < bank.log.x.shape[1]
+    steps = np.minimum(steps, bank.log.x.shape[1] - 1)
+
+    def logged(field: Any) -> np.ndarray:
+        return np.asarray(field)[rows[:, None], steps, slot[:, None]]
+
+    valid = logged(bank.log.valid) & inside
+    arc = np.asarray(bank.paths.logged)[rows[:, None], slot[:, None], steps].astype(float)
+    length, closed = (np.asarray(field)[rows, slot] for field in (bank.paths.length, bank.paths.closed))
+    # Where a route ends, so does the progress that can be measured.
+    arc = np.where(closed[:, None], arc, np.minimum(arc, length[:, None]))
+    last = horizon - valid[:, :0:-1].argmax(1)  # decision after which the log is seen last
+    made = arc[rows, last] - arc[:, 0]
+    known = valid[:, 0] & valid[:, 1:].any(1) & (length > 0) & (made >= _SHORT_M)
+    gained = drives.progress_m.astype(float)
+    ratio = np.where(known, gained[rows, last - 1] / np.maximum(made, _SHORT_M), np.nan)
+    away = np.hypot(drives.pose.x - logged(bank.log.x), drives.pose.y - logged(bank.log.y))[:, 1:]
+    seen = valid[:, 1:]
+    ade = np.where(seen, away, 0.0).sum(1) / np.maximum(seen.sum(1), 1)
+    return gained[:, -1], ratio, np.where(seen.any(1), ade, np.nan)
 
 
 def _threshold(text: str) -> float:

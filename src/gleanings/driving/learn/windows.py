@@ -12,7 +12,7 @@ from gleanings.driving.learn.mirror import mirror_scene
 from gleanings.driving.learn.split import log_id
 from gleanings.driving.raw import Kind
 from gleanings.driving.routes import with_lane_route
-from gleanings.driving.scene import Paths, Scene, name_of
+from gleanings.driving.scene import Scene, name_of
 from gleanings.driving.stack import text_array
 
 _CROP = CropConfig()
@@ -26,7 +26,7 @@ def windows(scene: Scene, config: DemoConfig = _DEFAULT, skipped: Counter[str] |
 
     The ego of a window is there at its start and in 80 % of its steps, and its path is its lane route from there on.
     Named `<log>/<slot>-<start>`, and `-mirror` for mirror images. skipped: counts what is left out, by reason: "short
-    log" (no window fits), "no lane" (a window whose ego is on none), "gaps". ConfigError: steps of other than 0.1 s.
+    log" (no window fits), "no lane" (a window whose ego has no lane route), "gaps". ConfigError: steps of other than 0.1 s.
     """
     if abs(float(scene.dt) - _DT_S) > 1e-3:
         raise ConfigError(f"scene {name_of(scene)!r} has steps of {float(scene.dt):.3g} s; windows need {_DT_S} s")
@@ -38,9 +38,8 @@ def windows(scene: Scene, config: DemoConfig = _DEFAULT, skipped: Counter[str] |
     if not len(starts):
         skipped["short log"] += len(slots)
     for start in map(int, starts):
-        moved = _from(scene, start)
         for slot in map(int, slots):
-            cut = _window(moved, slot, start, skipped)
+            cut = _window(scene, slot, start, skipped)
             if cut is not None:
                 found += [cut, _named(mirror_scene(cut), "-mirror")] if config.mirror else [cut]
     return found
@@ -72,27 +71,3 @@ def _window(scene: Scene, slot: int, start: int, skipped: Counter[str]) -> Scene
 def _named(scene: Scene, more: str) -> Scene:
     return scene._replace(scene_id=text_array(name_of(scene) + more, 32))
 
-
-def _from(scene: Scene, start: int) -> Scene:
-    """The scene with all open paths cut before where their objects are first seen in the window, whole metres.
-
-    Else those of long logs would end before the window does.
-    """
-    paths, rows = scene.paths, slice(start - _CROP.history, start + _CROP.steps + 1)
-    valid = scene.log.valid[rows]
-    first = np.where(valid.any(0), paths.logged[:, rows].T[valid.argmax(0), np.arange(valid.shape[1])], 0.0)
-    cut = np.where(paths.closed, 0.0, np.floor(np.clip(first, 0.0, np.maximum(paths.length - 1.0, 0.0))))
-    if not cut.any():
-        return scene
-    samples = paths.x.shape[1]
-    at = cut.astype(int)[:, None] + np.arange(samples)
-    inside, beyond = np.minimum(at, samples - 1), np.maximum(at - samples + 1, 0)
-    x, y, z = (
-        np.take_along_axis(field, inside, 1) + beyond * (field[:, -1:] - field[:, -2:-1]) for field in paths[:3]
-    )
-    limit = np.take_along_axis(paths.limit, inside, 1)
-    length, less = paths.length - cut, cut[:, None]
-    moved = [np.asarray(field, np.float32) for field in (x, y, z, limit, length)]
-    logged = np.where(scene.log.valid.T, paths.logged - less, 0).astype(np.float32)
-    arc = np.where(scene.lights.arc >= less, scene.lights.arc - less, np.inf).astype(np.float32)
-    return scene._replace(paths=Paths(*moved, paths.closed, logged), lights=scene.lights._replace(arc=arc))
