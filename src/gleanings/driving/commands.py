@@ -14,6 +14,7 @@ from gleanings.core.config import load
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.core.rundir import RunDirectory
 from gleanings.driving.config import CompileConfig
+from gleanings.driving.learn.commands import COMMANDS as LEARN
 
 if TYPE_CHECKING:
     from gleanings.driving.raw import RawScene
@@ -191,6 +192,7 @@ COMMANDS: dict[str, Any] = {
     "compile": compile,
     "inspect": inspect,
     "families": families,
+    **LEARN,
 }
 
 

@@ -210,9 +210,7 @@ def _check_reward(
     )
 
 
-def propose_edge(
-    near: Bool[np.ndarray, " M"], edge: Float32[np.ndarray, " M"], edge_m: float
-) -> tuple[float, float]:
+def propose_edge(near: Bool[np.ndarray, " M"], edge: Float32[np.ndarray, " M"], edge_m: float) -> tuple[float, float]:
     """The largest margin to the road edge, m, below `edge_m` that at most 10 % of decisions break; and their share.
 
     near: decisions punished for others; edge: their largest `off_road_m`. Where none will do: 0, and what it leaves.

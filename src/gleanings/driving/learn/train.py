@@ -23,11 +23,14 @@ from gleanings.core.loop import Event, fit
 from gleanings.core.rundir import RunDirectory
 from gleanings.driving.learn import bc, bc_sac, dqn
 from gleanings.driving.learn.bank import make_bank
-from gleanings.driving.learn.config import BCConfig, BCSACConfig, DQNConfig, WorldConfig
+from gleanings.driving.learn.config import Algorithm, BCConfig, BCSACConfig, DQNConfig, WorldConfig
+from gleanings.driving.learn.contract import make_contract
 from gleanings.driving.learn.demos import Demonstrations
-from gleanings.driving.learn.evaluate import drive, outcomes_of
+from gleanings.driving.learn.drives import drive
+from gleanings.driving.learn.outcomes import outcomes_of
+from gleanings.driving.learn.policy import export_policy
 from gleanings.driving.learn.world import World
-from gleanings.driving.scene import Scene
+from gleanings.driving.scene import Scene, source_of
 from gleanings.driving.sim import on_device
 from gleanings.driving.stack import arrays_of
 
@@ -77,7 +80,11 @@ def train(
         yield from _events(config, scenes, demos, validation, None, progress)
         return
     with RunDirectory.create(directory, config, resume=resume) as run:
-        yield from _events(config, scenes, demos, validation, run, progress)
+        event = None
+        for event in _events(config, scenes, demos, validation, run, progress):
+            yield event
+        if event is not None and event.step == learner.iterations:
+            export_policies(config, event.state, run.artifacts, scenes)
 
 
 def driver_of(learner: Learner, states: Any, index: int, sample: bool = False) -> Any:
@@ -86,6 +93,24 @@ def driver_of(learner: Learner, states: Any, index: int, sample: bool = False) -
     if isinstance(learner, DQNConfig):
         return dqn.driver(learner, state)
     return bc_sac.Driver(state.actor, sample)
+
+
+def export_policies(config: Training, states: Any, folder: Path, scenes: Sequence[Scene]) -> list[Path]:
+    """Write the policy of each seed to `folder`/policy-SEED."""
+    sources = sorted({source_of(scene) for scene in scenes})
+    source = ", ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else "")
+    contract = make_contract(algorithm_of(config.learner), config.learner, config.world, source=source)
+    return [
+        export_policy(states, config.learner, contract, folder / f"policy-{seed}", seed=index)
+        for index, seed in enumerate(config.seeds)
+    ]
+
+
+def algorithm_of(learner: Learner) -> Algorithm:
+    """Name of the algorithm that a configuration picks."""
+    if isinstance(learner, BCSACConfig):
+        return "bc-sac" if learner.imitation_weight > 0 else "sac"
+    return "bc" if isinstance(learner, BCConfig) else "dqn"
 
 
 def _check(config: Training, scenes: Sequence[Scene], demos: Demonstrations | None) -> None:

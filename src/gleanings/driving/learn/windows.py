@@ -70,4 +70,3 @@ def _window(scene: Scene, slot: int, start: int, skipped: Counter[str]) -> Scene
 
 def _named(scene: Scene, more: str) -> Scene:
     return scene._replace(scene_id=text_array(name_of(scene) + more, 32))
-
