@@ -75,7 +75,7 @@ def test_no_action_is_better():
         )
         least = math.sqrt(2 * best.cost / 4)
         slow = np.hypot(pose.vx[k], pose.vy[k]) < 2  # where two steps are few
-        assert least - 1e-4 <= residual[k] <= (1.25 if slow else 1.01) * least + 1e-3, k
+        assert least - 1e-4 <= residual[k] <= (1.25 if slow else 1.05) * least + 1e-3, k
         own = math.sqrt((miss(found[k].astype(float)) ** 2).sum() / 4)
         assert abs(own - residual[k]) < 2e-4, k
 

@@ -144,9 +144,9 @@ def play(world: World, scene: Scene, key: Key[Array, ""]) -> Played:
     goal = jnp.stack([logged.x, logged.y, logged.yaw, speed * jnp.cos(logged.yaw), speed * jnp.sin(logged.yaw)], 1)
 
     def step(state, _):
-        own, known = goal[state.t + 1], logged.valid[state.t + 1]
-        null = sim.dynamics.null(jax.tree.map(lambda field: field[slot], state.pose), scene.dt, None)
-        rows = jnp.broadcast_to(jnp.where(known, own, null), (state.x.shape[0], 5))
+        # Without a finite action the ego coasts.
+        own = jnp.where(logged.valid[state.t + 1], goal[state.t + 1], jnp.nan)
+        rows = jnp.broadcast_to(own, (state.x.shape[0], 5))
         state, out = sim.step(scene, state, rows, key)
         edge, there = out.metrics["off_road_m"]
         return state, (out.reward[slot], jnp.where(there, edge, -jnp.inf)[slot], clearance(scene, state))
