@@ -137,7 +137,7 @@ def test_what_is_no_demonstration_is_dropped_and_counted():
     valid[2:, 0] = False
     audit = make_demonstrations([with_log(base[0], valid=valid), *base[1:]], WORLD)[1]
     assert audit.empty == (name_of(base[0]),)
-    noisy = [with_log(s, x=s.log.x + np.float32(np.arange(82) % 4 // 2)[:, None]) for s in base]
+    noisy = [with_log(s, x=s.log.x + (np.arange(82) % 4 // 2)[:, None].astype(np.float32)) for s in base]
     with pytest.raises(ConfigError, match=r"are dropped .* largest: .*poses too noisy"):
         make_demonstrations(noisy, WORLD)
 
@@ -228,7 +228,7 @@ def test_what_comes_of_one_log_stays_together():
 def log_fails(cuts: list[Scene]) -> np.ndarray:
     """Whether the log itself meets another object or leaves the road: [C]."""
     found = play_all(WORLD, cuts)
-    return np.asarray((found.near <= 0) | (found.edge > 0)).any(1)
+    return np.any((found.near <= 0) | (found.edge > 0), axis=1)
 
 
 def assert_followed(cuts: list[Scene]) -> None:

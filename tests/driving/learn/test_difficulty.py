@@ -105,6 +105,7 @@ def test_area_under_the_curve_counts_pairs():
     assert np.isnan(auc(scores, np.ones(60, bool)))
 
 
+@pytest.mark.slow
 def test_the_model_finds_what_the_first_observation_tells():
     base = family_windows("straight", "curve")
     rng, scenes = np.random.default_rng(2), []
