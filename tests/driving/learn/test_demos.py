@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.driving._random_scenes import REAL, SMALL, family_scene, real_scene
+from tests.driving._random_scenes import REAL, family_scene, real_scene
 from tests.driving.learn._windows import family_windows
 
 from gleanings.core.errors import ConfigError, DataError
@@ -77,10 +77,10 @@ def test_labels_lead_along_generated_logs_and_show_what_the_world_shows(made):
     assert not failed.any()
     shown = demos.obs.reshape(count, horizon, -1)
     np.testing.assert_array_equal(shown[:, 0], first)
-    # All but the sets whose order flips where two are equally near.
+    # Speeds differ where logged ones do not match the way made; sets where two are equally near.
     ours, theirs = (unflatten(part, WORLD.config.observe) for part in (shown[:, 1:], seen[:, :-1]))
     for name in ("ego", "path", "others_mask", "path_mask"):
-        same = np.isclose(getattr(ours, name), getattr(theirs, name), atol=0.02)
+        same = np.isclose(getattr(ours, name), getattr(theirs, name), atol=0.1 if name == "ego" else 0.02)
         assert same.mean() > 0.999, name
 
 
@@ -112,8 +112,8 @@ def test_the_road_edge_is_where_it_was():
     log = scene.log.valid[:, 0]
     x, y = (rng.choice(field[log, 0], 400) + rng.normal(0, 8, 400) for field in (scene.log.x, scene.log.y))
     x, y, z = (np.float32(value) for value in (x, y, np.full(400, scene.log.z[0, 0] - scene.objects.height[0] / 2)))
-    distance = jax.jit(lambda scene, y: signed_distance(scene, x, y, z)[0])
-    ours, images = (np.asarray(distance(one, side)) for one, side in ((scene, y), (mirror_scene(scene), -y)))
+    distance = jax.jit(lambda scene, *point: signed_distance(scene, *point)[0])
+    ours, images = (np.asarray(distance(one, x, side, z)) for one, side in ((scene, y), (mirror_scene(scene), -y)))
     assert (ours > 0).any()
     assert (ours < 0).any()
     np.testing.assert_allclose(images, ours, atol=2e-3)
@@ -137,7 +137,7 @@ def test_what_is_no_demonstration_is_dropped_and_counted():
     valid[2:, 0] = False
     audit = make_demonstrations([with_log(base[0], valid=valid), *base[1:]], WORLD)[1]
     assert audit.empty == (name_of(base[0]),)
-    noisy = [with_log(s, x=s.log.x + np.float32(np.arange(82) % 4 // 2)[:, None]) for s in base]
+    noisy = [with_log(s, x=s.log.x + (np.arange(82) % 4 // 2)[:, None].astype(np.float32)) for s in base]
     with pytest.raises(ConfigError, match=r"are dropped .* largest: .*poses too noisy"):
         make_demonstrations(noisy, WORLD)
 
@@ -159,12 +159,12 @@ def test_scenes_that_cannot_be_demonstrations():
         make_demonstrations([base._replace(objects=objects)], WORLD)
     with pytest.raises(ConfigError, match="has 60 steps after its start"):
         make_demonstrations([base._replace(start=np.int32(21))], WORLD)
-    with pytest.raises(ConfigError, match="steps of 0.2 s"):
+    with pytest.raises(ConfigError, match=r"steps of 0\.2 s"):
         windows(base._replace(dt=np.float32(0.2)))
 
 
 def test_windows_are_the_vehicles_that_travel_and_are_counted():
-    scene, skipped = family_scene("cut_in"), Counter[str]()
+    scene, skipped = family_scene("curve"), Counter[str]()
     cuts = windows(scene, DemoConfig(mirror=False), skipped)
     slots = travellers(scene, 30.0)
     starts = range(1, len(scene.log.x) - 80, 10)
@@ -179,13 +179,15 @@ def test_windows_are_the_vehicles_that_travel_and_are_counted():
         assert (logged <= cut.paths.length).all()
     short = with_log(scene, **{name: field[:80] for name, field in scene.log._asdict().items()})
     assert windows(short, skipped=skipped) == []
-    assert skipped["short log"] == len(slots)
+    assert skipped["short log"] == len(travellers(short, 30.0))
 
 
 def test_the_route_tells_nothing_of_how_it_was_driven():
     scene = family_scene("straight")
     slot = int(travellers(scene, 30.0)[0])
-    swerve = np.float32(0.6 * np.sin(np.linspace(0, 6, len(scene.log.x))) * (np.arange(len(scene.log.x)) > 5))
+    kind = np.where(np.arange(len(scene.objects.kind)) == slot, scene.objects.kind, 0).astype(np.int8)
+    scene = scene._replace(objects=scene.objects._replace(kind=kind))
+    swerve = 0.6 * np.sin(np.linspace(0, 6, len(scene.log.x))) * (np.arange(len(scene.log.x)) > 5)
     x, y = scene.log.x.copy(), scene.log.y.copy()
     x[:, slot] -= swerve * np.sin(scene.log.yaw[:, slot])
     y[:, slot] += swerve * np.cos(scene.log.yaw[:, slot])
@@ -218,7 +220,7 @@ def test_what_comes_of_one_log_stays_together():
     }
     assert log_id("a" * 40) == log_id(log_id("a" * 40) + "/255-9999-mirror") != log_id("a" * 41)
     with pytest.warns(UserWarning, match="1 logs to train on"):
-        split_scenes([named(base, "0/0-1")], seed=0, fractions=(1, 0, 0, 0))
+        split_scenes([named(base, "0/0-1")], seed=0, fractions=(1.0, 0.0, 0.0, 0.0))
     with pytest.raises(ConfigError, match="whose sum is 1"):
         split_scenes([base], seed=0, fractions=(0.5, 0.1, 0.1, 0.1))
 
@@ -226,7 +228,7 @@ def test_what_comes_of_one_log_stays_together():
 def log_fails(cuts: list[Scene]) -> np.ndarray:
     """Whether the log itself meets another object or leaves the road: [C]."""
     found = play_all(WORLD, cuts)
-    return ((found.near <= 0) | (found.edge > 0)).any(1)
+    return np.any((found.near <= 0) | (found.edge > 0), axis=1)
 
 
 def assert_followed(cuts: list[Scene]) -> None:
@@ -241,7 +243,3 @@ def assert_followed(cuts: list[Scene]) -> None:
 @pytest.mark.parametrize("name", [name for name in REAL if name not in (REAL[2], REAL[8])])
 def test_labels_lead_along_real_logs(shared_data: Path, name: str):
     assert_followed(windows(real_scene(shared_data, name), DemoConfig(mirror=False))[:64])
-
-
-def test_labels_lead_along_a_real_log(shared_data: Path):
-    assert_followed(windows(real_scene(shared_data, SMALL)))

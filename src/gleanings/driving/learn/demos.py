@@ -5,7 +5,7 @@ Source: arXiv 2212.11419, IV-B (inverse dynamics); what is dropped and what is a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -72,14 +72,14 @@ class Played(NamedTuple):
     """Of the decisions [H] of a scene: what is seen before each, label, reward; over its steps the largest
     `off_road_m` (-inf: unknown), and the least clearance, m."""
 
-    obs: Array
-    action: Array
-    mask: Array
-    residual: Array
-    valid: Array
-    reward: Array
-    edge: Array
-    near: Array
+    obs: Any
+    action: Any
+    mask: Any
+    residual: Any
+    valid: Any
+    reward: Any
+    edge: Any
+    near: Any
 
 
 def make_demonstrations(
@@ -144,9 +144,9 @@ def play(world: World, scene: Scene, key: Key[Array, ""]) -> Played:
     goal = jnp.stack([logged.x, logged.y, logged.yaw, speed * jnp.cos(logged.yaw), speed * jnp.sin(logged.yaw)], 1)
 
     def step(state, _):
-        own, known = goal[state.t + 1], logged.valid[state.t + 1]
-        null = sim.dynamics.null(jax.tree.map(lambda field: field[slot], state.pose), scene.dt, None)
-        rows = jnp.broadcast_to(jnp.where(known, own, null), (state.x.shape[0], 5))
+        # Without a finite action the ego coasts.
+        own = jnp.where(logged.valid[state.t + 1], goal[state.t + 1], jnp.nan)
+        rows = jnp.broadcast_to(own, (state.x.shape[0], 5))
         state, out = sim.step(scene, state, rows, key)
         edge, there = out.metrics["off_road_m"]
         return state, (out.reward[slot], jnp.where(there, edge, -jnp.inf)[slot], clearance(scene, state))
@@ -158,7 +158,7 @@ def play(world: World, scene: Scene, key: Key[Array, ""]) -> Played:
 
     _, (seen, reward, edge, near) = lax.scan(decision, sim.reset(scene, key), None, length=horizon)
     rows = Trajectory(*(lax.dynamic_slice_in_dim(field, scene.start, every * horizon + 1) for field in logged))
-    size = tuple(jnp.asarray(field)[slot] for field in (scene.objects.length, scene.objects.width))
+    size = jnp.asarray(scene.objects.length)[slot], jnp.asarray(scene.objects.width)[slot]
     return Played(seen, *label_actions(rows, size, scene.dt, every), reward, edge, near)
 
 
@@ -177,7 +177,7 @@ def _audit(scenes: Sequence[Scene], played: Played, kept: Bool[np.ndarray, "C H"
         clipped=float((np.abs(action) > _CLIPPED).any(1).sum() / some),
         negative=float((played.reward[kept] < 0).sum() / some),
         reward=float(played.reward[kept].sum() / some),
-        empty=tuple(name_of(scene) for scene, any_ in zip(scenes, kept.any(1), strict=True) if not any_),
+        empty=tuple(name_of(scene) for scene, some in zip(scenes, kept, strict=True) if not some.any()),
     )
 
 
@@ -199,8 +199,8 @@ def _check_reward(
 ) -> None:
     if audit.negative <= config.max_audit:
         return
-    near = played.near[kept] < world.config.clearance_m
-    margin, share = propose_edge(near, played.edge[kept], world.config.edge_m)
+    near, edge = (np.asarray(field)[kept] for field in (played.near, played.edge))
+    margin, share = propose_edge(near < world.config.clearance_m, edge, world.config.edge_m)
     advice = f"edge_m={margin:.2f} leaves {share:.0%}"
     if share > _GOOD_AUDIT:
         advice = f"No edge_m helps (0 leaves {share:.0%}): these logs pass others within {world.config.clearance_m} m"

@@ -35,7 +35,7 @@ _NEAR_M = 2.0  # clearance below which a drive without failure counts
 _WIDTH, _FITTING, _RATE, _DECAY = 64, 400, 1e-3, 1e-3
 _NAME = re.compile(r"(top|bottom)([1-9]\d?)")
 _DEFAULT = BucketConfig()
-Scores = Float[np.ndarray, " C"]
+Scores = Float[np.ndarray, " _"]
 
 
 class Drives(NamedTuple):
@@ -129,7 +129,7 @@ def _drive(world: World, scene: Scene, key: Key[Array, ""]) -> tuple[Array, Arra
     slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
     faster = jax.random.uniform(speed_key, (), jnp.float32, *_SPEED)
     headway = IDM().headway * jax.random.uniform(headway_key, (), jnp.float32, *_HEADWAY)
-    policy = driven_by(IDM(headway=headway), world.sim.dynamics)  # pyright: ignore[reportArgumentType]
+    policy = driven_by(eqx.tree_at(lambda idm: idm.headway, IDM(), headway), world.sim.dynamics)
     state = world.sim.reset(scene, first)
     state = eqx.tree_at(lambda s: (s.vx, s.vy), state, replace_fn=lambda v: v.at[slot].multiply(faster))
     draws = jax.random.normal(noise_key, (world.config.horizon * world.config.every + 1,), jnp.float32)
@@ -238,7 +238,7 @@ def _fit(net: eqx.nn.MLP, mean: Array, scale: Array, seen: Array, labels: Array)
         return (optax.apply_updates(arrays, updates), state), None
 
     (arrays, _), _ = lax.scan(step, (arrays, adam.init(arrays)), None, length=_FITTING)
-    return eqx.combine(arrays, static)
+    return eqx.combine(arrays, static)  # pyright: ignore[reportReturnType]
 
 
 def auc(scores: Float[np.ndarray, " C"], labels: Bool[np.ndarray, " C"]) -> float:

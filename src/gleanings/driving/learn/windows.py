@@ -26,7 +26,7 @@ def windows(scene: Scene, config: DemoConfig = _DEFAULT, skipped: Counter[str] |
 
     The ego of a window is there at its start and in 80 % of its steps, and its path is its lane route from there on.
     Named `<log>/<slot>-<start>`, and `-mirror` for mirror images. skipped: counts what is left out, by reason: "short
-    log" (no window fits), "no lane" (a window whose ego has no lane route), "gaps". ConfigError: steps of other than 0.1 s.
+    log" (no window fits), "no lane" (a window whose ego has no lane route), "gaps". ConfigError: steps not of 0.1 s.
     """
     if abs(float(scene.dt) - _DT_S) > 1e-3:
         raise ConfigError(f"scene {name_of(scene)!r} has steps of {float(scene.dt):.3g} s; windows need {_DT_S} s")
