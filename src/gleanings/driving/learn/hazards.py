@@ -1,0 +1,174 @@
+"""Generated scenes for learning, in which things happen that rarely do, driven by a fair expert. Source: ours, 3.4."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from gleanings.core.errors import ConfigError
+from gleanings.driving.families.base import stream, vehicle_size
+from gleanings.driving.learn._actors import Actor, touch
+from gleanings.driving.learn._compose import SLOTS, bystanders, compose, seen_by_expert
+from gleanings.driving.learn._plans import Style
+from gleanings.driving.learn._scripts import SCRIPTS, Draw
+from gleanings.driving.learn._sites import DT, ROOM_M, START, STEPS, Site, make_site
+from gleanings.driving.learn.bank import make_bank
+from gleanings.driving.learn.config import DemoConfig, WorldConfig
+from gleanings.driving.learn.expert import Drive, Episode, drive, noise
+from gleanings.driving.learn.follower import follower
+from gleanings.driving.learn.world import World
+from gleanings.driving.scene import Scene
+from gleanings.driving.stack import grow, sizes_of
+
+BATCH, DECISIONS, SHARED = 16, 40, 16
+_ATTEMPTS, _TRIES = 10, 20
+_SITES: dict[str, tuple[tuple[str, str], ...]] = {
+    "lead_brake": (("straight", "along"), ("curve", "along"), ("multi_lane", "along"), ("s_curve", "along")),
+}
+KINDS = tuple(_SITES)
+_SIZES = {"C": 8192, "I": 4096, "M": 64, "J": 2048, "K": 32, "P": 128, "L": 32}
+
+
+@dataclass(frozen=True)
+class Discards:
+    """How many scenes of each kind were drawn, and how many of them the expert failed in."""
+
+    drawn: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+
+    def share(self, kind: str | None = None) -> float:
+        """Share of the scenes of a kind (None: of all) that were discarded."""
+        if kind is None:
+            return sum(self.failed.values()) / max(sum(self.drawn.values()), 1)
+        return self.failed[kind] / max(self.drawn[kind], 1)
+
+
+class Draft(NamedTuple):
+    """A hazard before its ego has driven."""
+
+    name: str
+    kind: str
+    draw: Draw
+    actors: list[Actor]
+    slots: Int[np.ndarray, " K"]
+    episode: Episode
+    state: Any
+
+
+def make_hazards(
+    kinds: Sequence[str] | None = None, *, seed: int, count: int, config: DemoConfig | None = None
+) -> tuple[list[Scene], Discards]:
+    """`count` learning scenes of these kinds (None: all), and how many more the expert could not solve."""
+    config = DemoConfig() if config is None else config
+    found: dict[int, Scene] = {}
+    discards = Discards()
+    names = list(KINDS if kinds is None else kinds)
+    waiting = [(index, 0) for index in range(count)]
+    world = World(WorldConfig())
+    while waiting:
+        batch, waiting = waiting[:BATCH], waiting[BATCH:]
+        drafts = [draft(names[index % len(names)], seed, index, attempt, config) for index, attempt in batch]
+        scenes, u = solve(drafts)
+        failed = replay(world, scenes, u)
+        for (index, attempt), one, scene, fails in zip(batch, drafts, scenes, failed, strict=True):
+            discards.drawn[one.kind] += 1
+            discards.failed[one.kind] += int(fails)
+            if fails:
+                waiting.append((index, attempt + 1))
+            else:
+                found[index] = scene
+    return [found[index] for index in range(count)], discards
+
+
+def draft(kind: str, seed: int, index: int, attempt: int, config: DemoConfig) -> Draft:
+    rng = stream(f"hazard {kind}", seed, index * _ATTEMPTS + attempt)
+    families = _SITES[kind]
+    number = index // SHARED
+    family, turn = families[number % len(families)]
+    site = make_site(family, turn, seed, number)
+    for _ in range(_TRIES):
+        draw = _draw(site, rng)
+        actors = SCRIPTS[kind](draw)
+        if actors is not None and not any(touch(a, b) for k, a in enumerate(actors) for b in actors[:k]):
+            slots = bystanders(site, actors, SLOTS - 2 - len(actors))
+            episode = _episode(site, draw, actors, slots)
+            return Draft(f"hazard-{kind}-{seed}-{index}", kind, draw, actors, slots, episode, site.scene.lights.state)
+    raise ConfigError(f"hazard {kind!r}, seed {seed}, index {index}: no room for it in family {family!r}")
+
+
+def _draw(site: Site, rng: np.random.Generator) -> Draw:
+    arc = site.first + float(rng.uniform(0, ROOM_M))
+    here = float(site.way.points[round(arc - site.begin), 5])
+    return Draw(site, rng, float(rng.beta(1, 3)), arc, here * float(rng.uniform(0.6, 1.0)), vehicle_size(rng, False))
+
+
+def _episode(site: Site, draw: Draw, actors: list[Actor], slots: Int[np.ndarray, " K"]) -> Episode:
+    rng = draw.rng
+    points = site.way.points.copy()
+    points[:, 5] *= rng.uniform(0.95, 1.15)
+    delay = 5 if rng.uniform() < 0.02 else int(rng.integers(1, 4))
+    style = Style(np.float32(rng.uniform(1.0, 2.2)), np.float32(draw.size[0]), np.float32(draw.size[1]))
+    arc = draw.arc - site.begin
+    row = int(arc)
+    x, y = points[row, :2] + (arc - row) * (points[row + 1, :2] - points[row, :2])
+    yaw = np.arctan2(points[row, 3], points[row, 2])
+    left, turn = rng.normal(0, 0.12), rng.normal(0, 0.005)
+    start = [x - left * np.sin(yaw), y + left * np.cos(yaw), yaw + turn, draw.speed, arc]
+    others = seen_by_expert(site, actors, slots)
+    return Episode(
+        site.way._replace(points=points),
+        others,
+        site.red,
+        np.array(start, np.float32),
+        style,
+        np.int32(delay),
+        noise(rng, DECISIONS),
+    )
+
+
+def solve(drafts: Sequence[Draft]) -> tuple[list[Scene], Float[np.ndarray, "C H 2"]]:
+    """The scenes with the expert's drives, and its actions."""
+    padded = [one.episode for one in drafts] + [drafts[0].episode] * (BATCH - len(drafts))
+    drives = jax.device_get(drive(jax.tree.map(lambda *fields: np.stack(fields), *padded)))
+    scenes = [_scene(one, Drive(*(field[k] for field in drives))) for k, one in enumerate(drafts)]
+    return scenes, drives.u[: len(drafts)]
+
+
+def _scene(one: Draft, driven: Drive) -> Scene:
+    draw, site = one.draw, one.draw.site
+    ego = np.zeros((STEPS, 6))
+    ego[START:, 0], ego[START:, 1], ego[START:, 3] = driven.x, driven.y, driven.yaw
+    ego[START:, 2] = site.line[0, 2]
+    ego[START:, 4], ego[START:, 5] = driven.speed * np.cos(driven.yaw), driven.speed * np.sin(driven.yaw)
+    back = (np.arange(START) - START)[:, None] * DT
+    ego[:START] = ego[START]
+    ego[:START, :2] += back * ego[START, 4:]
+    return compose(one.name, site, ego, draw.size, one.actors, one.slots, one.state)
+
+
+def replay(world: World, scenes: Sequence[Scene], u: Float[np.ndarray, "C H 2"]) -> Bool[np.ndarray, " C"]:
+    """Whether the ego of each scene fails under these actions."""
+    count = len(scenes)
+    bank = make_bank([*scenes, *[scenes[0]] * (BATCH - count)])
+    sizes = sizes_of(bank, 1)
+    u = np.concatenate([u, np.repeat(u[:1], BATCH - count, 0)])
+    return np.asarray(_failures(world, bank, u))[:count]
+
+
+@eqx.filter_jit
+def _failures(world: World, bank: Scene, u: Array) -> Array:
+    key = jax.random.key(0)
+
+    def one(scene: Scene, u: Array) -> Array:
+        def step(state: Any, u: Array) -> tuple[Any, Array]:
+            state, out = world.decide(scene, state, u, key)
+            return state, world.failed(out)
+
+        return jax.lax.scan(step, world.begin(scene, key)[0], u)[1].any()
+
+    return jax.vmap(one)(bank, u)
