@@ -20,6 +20,7 @@ from gleanings.driving.families._scene import build, poses
 from gleanings.driving.families.base import Plan, Route, stream, vehicle_size
 from gleanings.driving.families.layout import arc_of, heading_of
 from gleanings.driving.families.traffic import populate, simulate
+from gleanings.driving.learn._meeting import joining
 from gleanings.driving.learn._plans import EDGE_M, EDGE_STEP_M, Way
 from gleanings.driving.paths import sample_path
 from gleanings.driving.raw import RED, Kind, RawScene, RawTrack
@@ -27,7 +28,7 @@ from gleanings.driving.routes import with_lane_route
 from gleanings.driving.scene import Scene
 
 STEPS, START, DT = 91, 10, 0.1
-BEHIND_M, ROOM_M = 45.0, 15.0
+BEHIND_M, SPREAD_M = 45.0, 15.0
 """Road behind the first place of an ego, and how much further on an ego may start."""
 TOP_MPS = 16.0
 _AHEAD_M, _SAMPLES, _STOPS, _CORRIDOR_M, _MOST = 150.0, 201, 2, 2.9, 14
@@ -81,11 +82,15 @@ def make_site(family: str, turn: str, seed: int, number: int) -> Site:
 def _ego_lane(plan: Plan, turn: str, rng: np.random.Generator) -> tuple[Route, float, float] | None:
     """A route, the least arc at which the ego may start on it, and that of the entry to a junction."""
     fit = []
+    ways = [route.line for route in plan.routes if not route.wide]
     for route in plan.routes:
         if route.kind != Kind.VEHICLE or route.closed or route.weight == 0 or _changes(plan, route, turn):
             continue
-        entry = _entry(route, turn)
-        first = BEHIND_M + 5.0 if np.isinf(entry) else entry - float(rng.uniform(30.0, 45.0)) - ROOM_M
+        entry = _entry(route, turn, ways)
+        if turn == "merge" and np.isinf(entry):
+            continue
+        back = (60.0, 85.0) if turn == "merge" else (30.0, 45.0)
+        first = BEHIND_M + 5.0 if np.isinf(entry) else entry - float(rng.uniform(*back)) - SPREAD_M
         if first >= BEHIND_M and arc_of(route.line)[-1] - first > 130.0:
             fit.append((route, first, entry))
     if not fit:
@@ -97,7 +102,7 @@ def _changes(plan: Plan, route: Route, turn: str) -> bool:
     """Whether a route does not go where it is wanted to."""
     yaw = heading_of(route.line)
     whole = float(yaw[-1] - yaw[0])
-    if turn == "along":
+    if turn in ("along", "merge"):
         return plan.zipper > 0 and not route.wide
     if turn == "left":
         return not (route.stops and 0.9 < whole < 2.3)
@@ -106,8 +111,10 @@ def _changes(plan: Plan, route: Route, turn: str) -> bool:
     return False
 
 
-def _entry(route: Route, turn: str) -> float:
-    """Arc at which a route enters a junction."""
+def _entry(route: Route, turn: str, ways: list[Float[np.ndarray, "_ 3"]]) -> float:
+    """Arc at which a route enters a junction, or one of `ways` comes onto it; inf: nowhere."""
+    if turn == "merge":
+        return min((at.own for at in joining(route.line, ways, BEHIND_M, 2.8, np.inf)), default=np.inf)
     if turn == "ring":
         away = np.hypot(*route.line[:, :2].T)
         return float(arc_of(route.line)[np.argmax(away < away.min() + 3.0)])
@@ -145,7 +152,7 @@ def _nominal(route: Route, begin: float, speed: float, size: tuple[float, float,
 def _in_corridor(track: RawTrack, line: Float[np.ndarray, "P 3"], first: float) -> bool:
     """Whether an object comes into the ego's lane. Played back, it would ram an ego that drives otherwise."""
     arc = arc_of(line)
-    lane = line[(arc > first - BEHIND_M - 10.0) & (arc < first + _AHEAD_M + ROOM_M)][::2, :2]
+    lane = line[(arc > first - BEHIND_M - 10.0) & (arc < first + _AHEAD_M + SPREAD_M)][::2, :2]
     at = track.position[track.valid][::3, :2]
     return bool((np.hypot(*(at[:, None] - lane).transpose(2, 0, 1)).min(1) < _CORRIDOR_M).any())
 

@@ -8,28 +8,43 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving.families._scene import poses
 from gleanings.driving.families.base import stream, vehicle_size
+from gleanings.driving.families.layout import arc_of
 from gleanings.driving.learn._actors import Actor, touch
 from gleanings.driving.learn._compose import SLOTS, bystanders, compose, seen_by_expert
 from gleanings.driving.learn._plans import Style
-from gleanings.driving.learn._scripts import SCRIPTS, Draw
-from gleanings.driving.learn._sites import DT, ROOM_M, START, STEPS, Site, make_site
+from gleanings.driving.learn._scripts import Draw, script
+from gleanings.driving.learn._sites import DT, SPREAD_M, START, STEPS, Site, make_site
 from gleanings.driving.learn.bank import make_bank
 from gleanings.driving.learn.config import DemoConfig, WorldConfig
 from gleanings.driving.learn.expert import Drive, Episode, drive, noise
-from gleanings.driving.learn.follower import follower
+from gleanings.driving.learn.follower import LATE_S, ROOM_M, follower
 from gleanings.driving.learn.world import World
+from gleanings.driving.raw import Light
 from gleanings.driving.scene import Scene
 from gleanings.driving.stack import grow, sizes_of
 
 BATCH, DECISIONS, SHARED = 16, 40, 16
 _ATTEMPTS, _TRIES = 10, 20
+_STREETS = (("straight", "along"), ("curve", "along"), ("s_curve", "along"), ("crossing", "along"))
+_HIGHWAYS = (("multi_lane", "along"), ("cut_in", "along"), ("weave", "along"))
 _SITES: dict[str, tuple[tuple[str, str], ...]] = {
-    "lead_brake": (("straight", "along"), ("curve", "along"), ("multi_lane", "along"), ("s_curve", "along")),
+    "lead_brake": (*_STREETS[:3], _HIGHWAYS[0]),
+    "cut_in": _HIGHWAYS,
+    "merge": (("merge", "merge"),),
+    "left_turn": (("four_way_signal", "left"), ("four_way_stop", "left"), ("t_junction", "left")),
+    "crossing": (("four_way_signal", "ahead"), ("four_way_stop", "ahead")),
+    "jaywalker": _STREETS,
+    "occluded_pedestrian": _STREETS,
+    "double_parked": _STREETS,
+    "roundabout_entry": (("roundabout", "ring"),),
+    "nothing": (*_STREETS, *_HIGHWAYS[:2], ("four_way_signal", "ahead"), ("roundabout", "ring")),
 }
+_PRIORITY = ("left_turn", "crossing")
 KINDS = tuple(_SITES)
 _SIZES = {"C": 8192, "I": 4096, "M": 64, "J": 2048, "K": 32, "P": 128, "L": 32}
 
@@ -57,6 +72,7 @@ class Draft(NamedTuple):
     actors: list[Actor]
     slots: Int[np.ndarray, " K"]
     episode: Episode
+    follows: tuple[float, float, tuple[float, float, float]] | None
     state: Any
 
 
@@ -93,21 +109,40 @@ def draft(kind: str, seed: int, index: int, attempt: int, config: DemoConfig) ->
     site = make_site(family, turn, seed, number)
     for _ in range(_TRIES):
         draw = _draw(site, rng)
-        actors = SCRIPTS[kind](draw)
-        if actors is not None and not any(touch(a, b) for k, a in enumerate(actors) for b in actors[:k]):
+        actors = script(kind, draw)
+        if actors is not None:
             slots = bystanders(site, actors, SLOTS - 2 - len(actors))
-            episode = _episode(site, draw, actors, slots)
-            return Draft(f"hazard-{kind}-{seed}-{index}", kind, draw, actors, slots, episode, site.scene.lights.state)
+            state = _lights(site, kind)
+            episode = _episode(site, draw, actors, slots, kind)
+            name = f"hazard-{kind}-{seed}-{index}"
+            return Draft(name, kind, draw, actors, slots, episode, _follows(rng, config.follower_share), state)
     raise ConfigError(f"hazard {kind!r}, seed {seed}, index {index}: no room for it in family {family!r}")
 
 
+def _follows(rng: np.random.Generator, share: float) -> tuple[float, float, tuple[float, float, float]] | None:
+    """Delay, gap and size of the follower, in this share of the scenes."""
+    drawn = float(rng.uniform(*LATE_S)), float(rng.uniform(*ROOM_M)), vehicle_size(rng, False)
+    return drawn if rng.uniform() < share else None
+
+
+def _lights(site: Site, kind: str) -> UInt8[np.ndarray, "T S"]:
+    """States of the lights: as they were, or green for the ego and those who come towards it, red for the others."""
+    lights = site.scene.lights
+    own = np.flatnonzero(np.isfinite(lights.arc[0]))
+    if kind not in _PRIORITY or not len(own):
+        return lights.state
+    along = np.abs(np.cos(lights.yaw - lights.yaw[own[0]])) > 0.7
+    along[own] = True
+    return np.broadcast_to(np.where(along, Light.GO, Light.STOP).astype(np.uint8), lights.state.shape)
+
+
 def _draw(site: Site, rng: np.random.Generator) -> Draw:
-    arc = site.first + float(rng.uniform(0, ROOM_M))
+    arc = site.first + float(rng.uniform(0, SPREAD_M))
     here = float(site.way.points[round(arc - site.begin), 5])
     return Draw(site, rng, float(rng.beta(1, 3)), arc, here * float(rng.uniform(0.6, 1.0)), vehicle_size(rng, False))
 
 
-def _episode(site: Site, draw: Draw, actors: list[Actor], slots: Int[np.ndarray, " K"]) -> Episode:
+def _episode(site: Site, draw: Draw, actors: list[Actor], slots: Int[np.ndarray, " K"], kind: str) -> Episode:
     rng = draw.rng
     points = site.way.points.copy()
     points[:, 5] *= rng.uniform(0.95, 1.15)
@@ -123,7 +158,7 @@ def _episode(site: Site, draw: Draw, actors: list[Actor], slots: Int[np.ndarray,
     return Episode(
         site.way._replace(points=points),
         others,
-        site.red,
+        site.red & (kind not in _PRIORITY),
         np.array(start, np.float32),
         style,
         np.int32(delay),
@@ -145,10 +180,35 @@ def _scene(one: Draft, driven: Drive) -> Scene:
     ego[START:, 0], ego[START:, 1], ego[START:, 3] = driven.x, driven.y, driven.yaw
     ego[START:, 2] = site.line[0, 2]
     ego[START:, 4], ego[START:, 5] = driven.speed * np.cos(driven.yaw), driven.speed * np.sin(driven.yaw)
-    back = (np.arange(START) - START)[:, None] * DT
-    ego[:START] = ego[START]
-    ego[:START, :2] += back * ego[START, 4:]
-    return compose(one.name, site, ego, draw.size, one.actors, one.slots, one.state)
+    before = draw.arc + (np.arange(START + 1) - START) * DT * float(driven.speed[0])
+    back = poses(site.line, before, 0.0)
+    ego[:START, :2] = back[:-1, :2] + ego[START, :2] - back[-1, :2]
+    ego[:START, 3] = back[:-1, 3]
+    ego[:START, 4:] = float(driven.speed[0]) * np.stack([np.cos(back[:-1, 3]), np.sin(back[:-1, 3])], 1)
+    actors, slots = one.actors, one.slots
+    behind = _behind(one, ego)
+    if behind is not None:
+        actors = [*actors, behind]
+        slots = bystanders(site, actors, len(slots))
+    return compose(one.name, site, ego, draw.size, actors, slots, one.state)
+
+
+def _behind(one: Draft, ego: Float[np.ndarray, "T 6"]) -> Actor | None:
+    """The follower; None: none was drawn, or it would touch what is scripted."""
+    if one.follows is None:
+        return None
+    site, (late, gap, size) = one.draw.site, one.follows
+    arc = arc_of(site.line)
+    road = site.line[arc < one.draw.arc - one.draw.speed * DT * START - 1.0]
+    yaw = ego[0, 3]
+    normal = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
+    foot = poses(site.line, np.array([one.draw.arc - one.draw.speed * DT * START]), 0.0)[0, :3]
+    road = road + normal * ((ego[0, :3] - foot) @ normal)
+    points = site.way.points
+    last = int(np.hypot(*(points[:, :2] - ego[-1, :2]).T).argmin())
+    ahead = np.column_stack([points[last + 6 :, :2], np.full(len(points[last + 6 :]), site.line[0, 2])])
+    found = follower(ego, one.draw.size[0], size, road, ahead.astype(np.float64), late, gap)
+    return None if found is None or any(touch(found, actor) for actor in one.actors) else found
 
 
 def replay(world: World, scenes: Sequence[Scene], u: Float[np.ndarray, "C H 2"]) -> Bool[np.ndarray, " C"]:
