@@ -19,6 +19,7 @@ _STEPS, _DT, _FADE = 15, 0.2, 0.93
 _CONTACT_M, _NEAR_M, _EDGE_ROOM_M = 0.05, 1.2, 0.35
 _LATERAL = 4.0  # m/s^2, of a plan
 _FAR = 1e3
+_PULL_OUT_M = 5.0  # room that is left behind who stands, so as to get past
 _STANDING_MPS, _CREEP_MPS, _OCCLUDER_M, _OCCLUDER_AHEAD_M = 0.3, 3.0, 2.0, 35.0
 
 
@@ -178,7 +179,9 @@ def _cost(
     runs = (stops & (front[..., None] > way.stops)).any(-1)
     cost = jnp.where(gap < _CONTACT_M, 60.0, 0.0) + 12 * jnp.maximum(_NEAR_M - gap, 0.0)
     cost = cost + 40 * jnp.maximum(plan.off + _EDGE_ROOM_M, 0.0) + 0.35 * jnp.abs(plan.speed - wish)
-    cost = cost + 0.25 * plan.left**2 + jnp.where(runs, 20.0, 0.0)
+    # Quadratic up to a metre, linear beyond: the price of the other lane is not that of standing.
+    side = jnp.abs(plan.left)
+    cost = cost + 0.25 * jnp.where(side < 1, side**2, 2 * side - 1) + jnp.where(runs, 20.0, 0.0)
     fade = _FADE ** jnp.arange(_STEPS, dtype=jnp.float32)
     return (fade[:, None] * cost).sum(0)
 
@@ -188,14 +191,13 @@ def _beside(
 ) -> tuple[Float32[Array, "15 P"], Float32[Array, "15 P"], Float32[Array, "15 P"]]:
     """Least gap to the others, gap to who drives ahead, and the speed that what they hide allows."""
     arc, side = _on_way(way, others, start)
-    room = jnp.abs(side) - (others.width + style.width) / 2
-    hides = others.known & others.drives & (others.speed < _STANDING_MPS) & (room < _OCCLUDER_M)
+    hides = others.known & others.drives & (others.speed < _STANDING_MPS)
     end = jnp.where(hides, arc + others.length / 2, -_FAR)
     front = plan.arc + style.length / 2
 
     def add(least: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
         gap, lead, cap = least
-        x, y, cos, sin, length, width, speed, known, end = other
+        x, y, cos, sin, length, width, speed, known, end, side = other
         dx, dy = x[:, None] - plan.x, y[:, None] - plan.y
         cos, sin = cos[:, None], sin[:, None]
         even, odd = plan.cos * cos + plan.sin * sin, jnp.abs(plan.cos * sin - plan.sin * cos)
@@ -208,15 +210,16 @@ def _beside(
         apart = jnp.maximum(jnp.maximum(bumper, flank), jnp.maximum(theirs, across))
         gap = jnp.minimum(gap, jnp.where(known, apart, _FAR))
         leads = known & (forth > 0) & (flank < 0.3) & ((even > 0.5) | (speed < _STANDING_MPS))
-        lead = jnp.minimum(lead, jnp.where(leads, bumper, _FAR))
-        hidden = end - front
+        room = bumper - jnp.where(speed < _STANDING_MPS, _PULL_OUT_M, 0.0)
+        lead = jnp.minimum(lead, jnp.where(leads, room, _FAR))
+        hidden, room = end - front, jnp.abs(side - plan.left) - (width + style.width) / 2
         slow = jnp.maximum(jnp.sqrt(6 * jnp.maximum(hidden, 0.0)), _CREEP_MPS)
-        slow = jnp.where((hidden > 0) & (hidden < _OCCLUDER_AHEAD_M), slow, _FAR)
+        slow = jnp.where((hidden > 0) & (hidden < _OCCLUDER_AHEAD_M) & (room < _OCCLUDER_M), slow, _FAR)
         return (gap, lead, jnp.minimum(cap, slow)), None
 
     far = jnp.full_like(plan.x, _FAR)
     rows = (others.x.T, others.y.T, others.cos.T, others.sin.T)
-    rest = (others.length, others.width, others.speed, others.known, end)
+    rest = (others.length, others.width, others.speed, others.known, end, side)
     return lax.scan(add, (far, far, far), (*rows, *rest))[0]
 
 

@@ -92,8 +92,8 @@ def merge(draw: Draw) -> list[Actor] | None:
     if not found:
         return None
     at = found[int(draw.rng.integers(len(found)))]
-    speed = draw.speed * draw.by_severity(1.0, 0.75)
-    gap = draw.by_severity(22.0, 2.0) + draw.size[0]
+    speed = draw.speed * draw.by_severity(1.0, 0.6)
+    gap = draw.by_severity(16.0, 0.5) + draw.size[0]
     v = np.full(len(TIME), speed)
     start = at.other - speed * ((at.own - draw.arc) / draw.speed) + gap
     return _listed(along(at.line, start + travelled(v), Kind.VEHICLE, draw.car()))
@@ -101,7 +101,9 @@ def merge(draw: Draw) -> list[Actor] | None:
 
 def left_turn(draw: Draw) -> list[Actor] | None:
     """The ego turns left through the gaps of those who come towards it."""
-    return _stream(draw, crossings(draw.site.line, draw.site.ways, draw.arc, -0.6), (-1.0, 2.5), (5.5, 2.2))
+    line, ways = draw.site.line, draw.site.ways
+    found = crossings(line, ways, draw.arc, -0.6) or crossings(line, ways, draw.arc, 2.0)
+    return _stream(draw, found, (-1.0, 2.0), (5.5, 2.2))
 
 
 def crossing(draw: Draw) -> list[Actor] | None:

@@ -34,16 +34,19 @@ def follower(
     ahead: Float[np.ndarray, "A 3"],
     late: float,
     gap: float,
+    pace: float = 1.0,
 ) -> Actor | None:
     """The follower of an ego [T, 6] as in `Actor`, with the ego's `length`, m. None: there is too little road behind.
 
-    behind, ahead: the road that leads to the ego's first place and on from its last. late: tau, s. gap: g, m.
+    behind, ahead: the road that leads to the ego's first place and on from its last. late: tau, s. gap: g, m. pace: its
+    share of the speed of the formula; a slower one stays further behind.
     """
     steps = np.hypot(*np.diff(ego[:, :2], axis=0).T)
     arc = np.concatenate([[0.0], np.cumsum(steps)])
     line = _thin(np.vstack([behind, ego[:, :3], ahead]))
     offset = float(arc_of(np.vstack([behind, ego[:1, :3]]))[-1])
     at = follow_arcs(arc, late, (length + size[0]) / 2 + gap) + offset
+    at = at[0] + pace * (at - at[0])
     if at[0] < size[0]:
         return None
     x, y, z, yaw, _ = poses(line, at, 0.0).T

@@ -44,6 +44,7 @@ _SITES: dict[str, tuple[tuple[str, str], ...]] = {
     "roundabout_entry": (("roundabout", "ring"),),
     "nothing": (*_STREETS, *_HIGHWAYS[:2], ("four_way_signal", "ahead"), ("roundabout", "ring")),
 }
+_PACES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of a follower who lets others pass first
 _PRIORITY = ("left_turn", "crossing")
 KINDS = tuple(_SITES)
 _SIZES = {"C": 8192, "I": 4096, "M": 64, "J": 2048, "K": 32, "P": 128, "L": 32}
@@ -194,7 +195,7 @@ def _scene(one: Draft, driven: Drive) -> Scene:
 
 
 def _behind(one: Draft, ego: Float[np.ndarray, "T 6"]) -> Actor | None:
-    """The follower; None: none was drawn, or it would touch what is scripted."""
+    """The follower; None: none was drawn, or at any pace it would touch what is scripted."""
     if one.follows is None:
         return None
     site, (late, gap, size) = one.draw.site, one.follows
@@ -207,8 +208,11 @@ def _behind(one: Draft, ego: Float[np.ndarray, "T 6"]) -> Actor | None:
     points = site.way.points
     last = int(np.hypot(*(points[:, :2] - ego[-1, :2]).T).argmin())
     ahead = np.column_stack([points[last + 6 :, :2], np.full(len(points[last + 6 :]), site.line[0, 2])])
-    found = follower(ego, one.draw.size[0], size, road, ahead.astype(np.float64), late, gap)
-    return None if found is None or any(touch(found, actor) for actor in one.actors) else found
+    for pace in _PACES:
+        found = follower(ego, one.draw.size[0], size, road, ahead.astype(np.float64), late, gap, pace)
+        if found is None or not any(touch(found, actor) for actor in one.actors):
+            return found
+    return None
 
 
 def replay(world: World, scenes: Sequence[Scene], u: Float[np.ndarray, "C H 2"]) -> Bool[np.ndarray, " C"]:
