@@ -28,20 +28,12 @@ class Actor:
 
 
 def speeds(speed: float, *pieces: tuple[float, float, float]) -> Steps:
-    """Speed at all steps, m/s: `speed`, changed at (rate, m/s^2) from a time on until it reaches a speed, in turn."""
+    """Speed at all steps, m/s. pieces: from a time (s) on it changes at a rate (m/s^2) until it is a speed (m/s)."""
     v, out = speed, []
-    rates = list(pieces)
-    now = 0.0
     for t in TIME:
-        if rates and t >= rates[0][0]:
-            start, now, until = rates[0]
-            if (v >= until) == (now > 0) or now == 0.0:
-                rates, now = rates[1:], 0.0
         out.append(v)
-        step = now * DT
-        v = float(max(v + step, 0.0))
-        if rates and now:
-            v = min(v, rates[0][2]) if now > 0 else max(v, rates[0][2])
+        for rate, until in [piece[1:] for piece in pieces if piece[0] <= t][-1:]:
+            v = min(v + rate * DT, max(v, until)) if rate > 0 else max(v + rate * DT, min(v, until))
     return np.array(out)
 
 

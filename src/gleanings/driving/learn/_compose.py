@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from gleanings.driving.learn._actors import Actor, gaps
 from gleanings.driving.learn._sites import START, STEPS, Site

@@ -35,9 +35,7 @@ def crossings(line: Line, ways: Sequence[Line], arc: float, most: float) -> list
     return kept
 
 
-def joining(
-    line: Line, ways: Sequence[Line], arc: float, away: float, ahead: float = _AHEAD_M
-) -> list[Meeting]:
+def joining(line: Line, ways: Sequence[Line], arc: float, away: float, ahead: float = _AHEAD_M) -> list[Meeting]:
     """Routes that come onto the line ahead of an arc and are at least `away` m from it somewhere up to 80 m before."""
     kept = []
     for way in ways:

@@ -15,12 +15,12 @@ RATES = (-6.0, -3.5, -1.5, -0.5, 0.0, 0.8, 1.8)
 TARGETS = (0.0, 0.9, -0.9, 3.5, -3.5)
 EDGE_M, EDGE_STEP_M = 8.0, 0.5
 """How far to either side of the way the distance to the road edge is tabled, and how densely."""
-_STEPS, _DT, _FADE = 15, 0.2, 0.93
+_STEPS, _DT, _FADE, _LAST = 15, 0.2, 0.93, 6.0
 _CONTACT_M, _NEAR_M, _EDGE_ROOM_M = 0.05, 1.2, 0.35
 _LATERAL = 4.0  # m/s^2, of a plan
 _FAR = 1e3
 _PULL_OUT_M = 5.0  # room that is left behind who stands, so as to get past
-_STANDING_MPS, _CREEP_MPS, _OCCLUDER_M, _OCCLUDER_AHEAD_M = 0.3, 3.0, 2.0, 35.0
+_STANDING_MPS, _CREEP_MPS, _OCCLUDER_M, _OCCLUDER_AHEAD_M, _BLOCKED_M = 0.3, 3.0, 2.0, 35.0, 30.0
 
 
 class Way(NamedTuple):
@@ -103,7 +103,7 @@ def choose(
     """Acceleration and curvature with which the cheapest plan begins; `before`: the acceleration up to now."""
     rate, target = (jnp.asarray(v).reshape(-1) for v in jnp.meshgrid(jnp.asarray(RATES), jnp.asarray(TARGETS)))
     rolled, bend = _roll(way, style, pose, arc, rate, target)
-    cost = _cost(way, style, others, red, rolled, arc)
+    cost = _cost(way, style, others, red, rolled, arc, jnp.abs(target) > 2)
     fades = sum(_FADE**i for i in range(_STEPS))
     cost = cost + fades * 0.02 * rate**2 + 0.05 * ((rate - before) / _DT) ** 2
     best = jnp.argmin(cost)
@@ -126,9 +126,7 @@ def _roll(
         later = place_on(way, after.x, after.y, arc + (speed + braked * _DT / 2) * _DT)
         cos, sin = jnp.cos(after.yaw), jnp.sin(after.yaw)
         off = _beyond(way, style, later, cos, sin)
-        row = _Rolled(
-            after.x, after.y, cos, sin, speed + braked * _DT, later.arc, later.left, later.speed, off
-        )
+        row = _Rolled(after.x, after.y, cos, sin, speed + braked * _DT, later.arc, later.left, later.speed, off)
         return (after, later.arc), (row, bend)
 
     start = jax.tree.map(lambda v: jnp.broadcast_to(v, rate.shape), (pose, arc))
@@ -167,32 +165,49 @@ def _beyond(way: Way, style: Style, place: Place, cos: Array, sin: Array) -> Arr
 
 
 def _cost(
-    way: Way, style: Style, others: Foreseen, red: Array, plan: _Rolled, start: Float32[Array, ""]
+    way: Way,
+    style: Style,
+    others: Foreseen,
+    red: Array,
+    plan: _Rolled,
+    start: Float32[Array, ""],
+    passes: Bool[Array, " P"],
 ) -> Float32[Array, " P"]:
-    """Cost of each plan without its acceleration."""
-    gap, lead, cap = _beside(way, style, others, plan, start)
-    wish = jnp.minimum(jnp.minimum(plan.wish, cap), jnp.maximum(lead, 0.0) / style.headway)
+    """Cost of each plan without its acceleration. passes: plans that go over to another lane."""
+    arc, side = _on_way(way, others, start)
+    stands = others.known & others.drives & (others.speed < _STANDING_MPS)
+    blocked = (stands & (jnp.abs(side) < 1.5) & (arc > start) & (arc < start + _BLOCKED_M)).any()
+    gap, lead, cap = _beside(style, others, plan, jnp.where(stands, arc + others.length / 2, -_FAR), side, passes)
+    # On top of the wish, so that who stands still wants to go on.
+    fast = jnp.maximum(plan.speed - jnp.minimum(cap, jnp.maximum(lead, 0.0) / style.headway), 0.0)
     front = plan.arc + style.length / 2
     # A stop line counts as long as one can stop before it at 4 m/s^2.
     ahead = way.stops - start - style.length / 2
     stops = red & (ahead > -0.5) & (plan.speed[0].min() ** 2 / 8 < ahead + 1)
     runs = (stops & (front[..., None] > way.stops)).any(-1)
     cost = jnp.where(gap < _CONTACT_M, 60.0, 0.0) + 12 * jnp.maximum(_NEAR_M - gap, 0.0)
-    cost = cost + 40 * jnp.maximum(plan.off + _EDGE_ROOM_M, 0.0) + 0.35 * jnp.abs(plan.speed - wish)
-    # Quadratic up to a metre, linear beyond: the price of the other lane is not that of standing.
-    side = jnp.abs(plan.left)
-    cost = cost + 0.25 * jnp.where(side < 1, side**2, 2 * side - 1) + jnp.where(runs, 20.0, 0.0)
+    cost = cost + 40 * jnp.maximum(plan.off + _EDGE_ROOM_M, 0.0) + 0.35 * jnp.abs(plan.speed - plan.wish) + 0.6 * fast
+    # Who stands in the way is passed on the other lane, at a price that is not that of standing behind him.
+    side = jnp.where(blocked, jnp.minimum(plan.left**2, 1.0), plan.left**2)
+    cost = cost + 0.25 * side + jnp.where(runs, 20.0, 0.0)
     fade = _FADE ** jnp.arange(_STEPS, dtype=jnp.float32)
+    # What the last step is like goes on for a while: without that no one who stands pulls out.
+    fade = fade.at[-1].multiply(_LAST)
     return (fade[:, None] * cost).sum(0)
 
 
 def _beside(
-    way: Way, style: Style, others: Foreseen, plan: _Rolled, start: Float32[Array, ""]
+    style: Style,
+    others: Foreseen,
+    plan: _Rolled,
+    end: Float32[Array, " N"],
+    side: Float32[Array, " N"],
+    passes: Bool[Array, " P"],
 ) -> tuple[Float32[Array, "15 P"], Float32[Array, "15 P"], Float32[Array, "15 P"]]:
-    """Least gap to the others, gap to who drives ahead, and the speed that what they hide allows."""
-    arc, side = _on_way(way, others, start)
-    hides = others.known & others.drives & (others.speed < _STANDING_MPS)
-    end = jnp.where(hides, arc + others.length / 2, -_FAR)
+    """Least gap to the others, gap to who drives ahead, and the speed that what they hide allows.
+
+    end: arc at which what stands ends. side: metres of each object to the left of the way.
+    """
     front = plan.arc + style.length / 2
 
     def add(least: tuple[Array, ...], other: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
@@ -209,7 +224,7 @@ def _beside(
         across = jnp.abs(dy * cos - dx * sin) - (width + style.length * odd + style.width * c) / 2
         apart = jnp.maximum(jnp.maximum(bumper, flank), jnp.maximum(theirs, across))
         gap = jnp.minimum(gap, jnp.where(known, apart, _FAR))
-        leads = known & (forth > 0) & (flank < 0.3) & ((even > 0.5) | (speed < _STANDING_MPS))
+        leads = known & (forth > 0) & (flank < 0.3) & jnp.where(speed < _STANDING_MPS, ~passes, even > 0.5)
         room = bumper - jnp.where(speed < _STANDING_MPS, _PULL_OUT_M, 0.0)
         lead = jnp.minimum(lead, jnp.where(leads, room, _FAR))
         hidden, room = end - front, jnp.abs(side - plan.left) - (width + style.width) / 2

@@ -124,9 +124,7 @@ def _decide(episode: Episode, driver: _Driver, at: tuple[Array, Array]) -> tuple
     pose, speed = driver.pose, jnp.maximum(along(driver.pose), 0.0)
     known = _perceive(episode, driver.known, _sight(episode, pose, step), step)
     red = episode.red[step]
-    rate, bend = choose(
-        episode.way, episode.style, _foresee(episode, known, step), red, pose, driver.arc, driver.rate
-    )
+    rate, bend = choose(episode.way, episode.style, _foresee(episode, known, step), red, pose, driver.arc, driver.rate)
     limits = limits_of(jnp.asarray(int(Kind.VEHICLE)))
     bend = bend + noise[1] * largest_curvature(speed, limits)
     # Noise would make a standing car creep.

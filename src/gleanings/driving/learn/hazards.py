@@ -1,7 +1,7 @@
 """Generated scenes for learning, in which things happen that rarely do, driven by a fair expert. Source: ours, 3.4."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from gleanings.driving.scene import Scene
 from gleanings.driving.stack import grow, sizes_of
 
 BATCH, DECISIONS, SHARED = 16, 40, 16
-_ATTEMPTS, _TRIES = 10, 20
+_ATTEMPTS, _TRIES, _ENOUGH = 64, 20, 20
 _STREETS = (("straight", "along"), ("curve", "along"), ("s_curve", "along"), ("crossing", "along"))
 _HIGHWAYS = (("multi_lane", "along"), ("cut_in", "along"), ("weave", "along"))
 _SITES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -47,12 +47,12 @@ _SITES: dict[str, tuple[tuple[str, str], ...]] = {
 _PACES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of a follower who lets others pass first
 _PRIORITY = ("left_turn", "crossing")
 KINDS = tuple(_SITES)
-_SIZES = {"C": 8192, "I": 4096, "M": 64, "J": 2048, "K": 32, "P": 128, "L": 32}
+_SIZES = {"C": 16384, "I": 8192, "M": 128, "J": 4096, "K": 32, "P": 256, "L": 64}
 
 
 @dataclass(frozen=True)
 class Discards:
-    """How many scenes of each kind were drawn, and how many of them the expert failed in."""
+    """How many scenes of each kind were drawn, and in how many of them the expert failed, so that they were dropped."""
 
     drawn: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
@@ -62,6 +62,15 @@ class Discards:
         if kind is None:
             return sum(self.failed.values()) / max(sum(self.drawn.values()), 1)
         return self.failed[kind] / max(self.drawn[kind], 1)
+
+    def check(self, most: float) -> None:
+        """ConfigError if more than this share of a kind was discarded, once at least 20 were drawn."""
+        for kind, drawn in self.drawn.items():
+            if drawn >= _ENOUGH and self.share(kind) > most:
+                raise ConfigError(
+                    f"the expert fails in {self.share(kind):.0%} of {drawn} hazards {kind!r}, more than "
+                    f"max_discard = {most:.0%}; leave the kind out or raise DemoConfig.max_discard"
+                )
 
 
 class Draft(NamedTuple):
@@ -80,16 +89,23 @@ class Draft(NamedTuple):
 def make_hazards(
     kinds: Sequence[str] | None = None, *, seed: int, count: int, config: DemoConfig | None = None
 ) -> tuple[list[Scene], Discards]:
-    """`count` learning scenes of these kinds (None: all), and how many more the expert could not solve."""
+    """`count` learning scenes of these kinds (None: all), named hazard-<kind>-<seed>-<index>, NumPy arrays.
+
+    Where the expert fails a scene is drawn again; `Discards` counts these. A scene is the same for the same kinds, seed
+    and index, however many are made; `SHARED` rounds of the kinds happen on the same maps, which differ between seeds.
+    With 'nothing' among the kinds `config.nothing_share` of the scenes are that, in shares of a round. ConfigError: an
+    unknown kind, a negative seed or count, or a kind of which more than `config.max_discard` are discarded.
+    """
     config = DemoConfig() if config is None else config
+    deck = _deck(KINDS if kinds is None else tuple(kinds), config.nothing_share)
+    if seed < 0 or count < 0:
+        raise ConfigError(f"seed {seed} and count {count}: both must be 0 or more")
     found: dict[int, Scene] = {}
-    discards = Discards()
-    names = list(KINDS if kinds is None else kinds)
+    discards, world = Discards(), World(WorldConfig())
     waiting = [(index, 0) for index in range(count)]
-    world = World(WorldConfig())
     while waiting:
         batch, waiting = waiting[:BATCH], waiting[BATCH:]
-        drafts = [draft(names[index % len(names)], seed, index, attempt, config) for index, attempt in batch]
+        drafts = [draft(deck, seed, index, attempt, config) for index, attempt in batch]
         scenes, u = solve(drafts)
         failed = replay(world, scenes, u)
         for (index, attempt), one, scene, fails in zip(batch, drafts, scenes, failed, strict=True):
@@ -99,14 +115,29 @@ def make_hazards(
                 waiting.append((index, attempt + 1))
             else:
                 found[index] = scene
+        discards.check(config.max_discard)
     return [found[index] for index in range(count)], discards
 
 
-def draft(kind: str, seed: int, index: int, attempt: int, config: DemoConfig) -> Draft:
-    rng = stream(f"hazard {kind}", seed, index * _ATTEMPTS + attempt)
+def _deck(kinds: tuple[str, ...], share: float) -> tuple[str, ...]:
+    """The kinds of one round: each once, 'nothing' as often as makes up its share."""
+    if unknown := [kind for kind in kinds if kind not in _SITES]:
+        raise ConfigError(f"there is no kind of hazard {unknown[0]!r}; known: {', '.join(KINDS)}")
+    if not kinds:
+        raise ConfigError(f"no kinds of hazards; known: {', '.join(KINDS)}")
+    events = [kind for kind in dict.fromkeys(kinds) if kind != "nothing"]
+    if "nothing" not in kinds or not events:
+        return tuple(dict.fromkeys(kinds))
+    return (*events, *["nothing"] * max(1, round(share / (1 - share) * len(events))))
+
+
+def draft(deck: Sequence[str], seed: int, index: int, attempt: int, config: DemoConfig) -> Draft:
+    """Hazard `index` of a deck of kinds, drawn the `attempt`-th time. ConfigError: a site has no room for it."""
+    card = index % len(deck)
+    kind, number = deck[card], index // len(deck) // SHARED
+    rng = stream(f"hazard {kind}", seed, index * _ATTEMPTS + min(attempt, _ATTEMPTS - 1))
     families = _SITES[kind]
-    number = index // SHARED
-    family, turn = families[number % len(families)]
+    family, turn = families[(number + card) % len(families)]
     site = make_site(family, turn, seed, number)
     for _ in range(_TRIES):
         draw = _draw(site, rng)
@@ -218,10 +249,16 @@ def _behind(one: Draft, ego: Float[np.ndarray, "T 6"]) -> Actor | None:
 def replay(world: World, scenes: Sequence[Scene], u: Float[np.ndarray, "C H 2"]) -> Bool[np.ndarray, " C"]:
     """Whether the ego of each scene fails under these actions."""
     count = len(scenes)
-    bank = make_bank([*scenes, *[scenes[0]] * (BATCH - count)])
-    sizes = sizes_of(bank, 1)
+    sizes = {name: _size(name, [sizes_of(scene)[name] for scene in scenes]) for name in _SIZES}
+    grown = [grow(scene, sizes) for scene in scenes]
+    bank = make_bank([*grown, *grown[:1] * (BATCH - count)])
     u = np.concatenate([u, np.repeat(u[:1], BATCH - count, 0)])
-    return np.asarray(_failures(world, bank, u))[:count]
+    return np.asarray(_failures(world, *jax.device_put((bank, u))))[:count]
+
+
+def _size(name: str, found: Sequence[int]) -> int:
+    """A common size, so that batches share one program."""
+    return max(_SIZES[name], 1 << (max(found) - 1).bit_length())
 
 
 @eqx.filter_jit
