@@ -21,11 +21,11 @@ _ROOM_M = 0.5
 def bystanders(site: Site, actors: list[Actor], most: int) -> Int[np.ndarray, " K"]:
     """Slots of the site's objects that come near no scripted object, at most so many."""
     scene, kept = site.scene, []
-    for slot in np.flatnonzero(scene.objects.exists[1:]) + 1:
+    for slot in (np.flatnonzero(scene.objects.exists[1:]) + 1).tolist():
         pose, valid = _pose(scene, slot), scene.log.valid[:, slot]
         size = _size(scene, slot)
         if all((gaps(pose, size, actor.pose, actor.size)[valid] > _ROOM_M).all() for actor in actors):
-            kept.append(int(slot))
+            kept.append(slot)
     return np.array(kept[:most], np.int64)
 
 
