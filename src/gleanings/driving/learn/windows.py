@@ -1,0 +1,73 @@
+"""Learning scenes out of logged ones: windows of time, every vehicle that travels as the ego, mirror images. Ours."""
+
+from collections import Counter
+
+import numpy as np
+from jaxtyping import Int
+
+from gleanings.core.errors import ConfigError, DataError
+from gleanings.driving.crop import CropConfig, crop_scene
+from gleanings.driving.learn.config import DemoConfig
+from gleanings.driving.learn.mirror import mirror_scene
+from gleanings.driving.learn.split import log_id
+from gleanings.driving.raw import Kind
+from gleanings.driving.routes import with_lane_route
+from gleanings.driving.scene import Scene, name_of
+from gleanings.driving.stack import text_array
+
+_CROP = CropConfig()
+_DT_S = 0.1
+_LEAST_VALID = 0.8  # of the steps of a window
+_DEFAULT = DemoConfig()
+
+
+def windows(scene: Scene, config: DemoConfig = _DEFAULT, skipped: Counter[str] | None = None) -> list[Scene]:
+    """Learning scenes of a logged one: each vehicle that travels `min_travel_m` is the ego, every `stride_s`.
+
+    The ego of a window is there at its start and in 80 % of its steps, and its path is its lane route from there on.
+    Named `<log>/<slot>-<start>`, and `-mirror` for mirror images. skipped: counts what is left out, by reason: "short
+    log" (no window fits), "no lane" (a window whose ego has no lane route), "gaps". ConfigError: steps of other than 0.1 s.
+    """
+    if abs(float(scene.dt) - _DT_S) > 1e-3:
+        raise ConfigError(f"scene {name_of(scene)!r} has steps of {float(scene.dt):.3g} s; windows need {_DT_S} s")
+    skipped = Counter() if skipped is None else skipped
+    stride = max(round(config.stride_s / _DT_S), 1)
+    starts = np.arange(_CROP.history, len(scene.log.x) - _CROP.steps, stride)
+    found: list[Scene] = []
+    slots = travellers(scene, config.min_travel_m)
+    if not len(starts):
+        skipped["short log"] += len(slots)
+    for start in map(int, starts):
+        for slot in map(int, slots):
+            cut = _window(scene, slot, start, skipped)
+            if cut is not None:
+                found += [cut, _named(mirror_scene(cut), "-mirror")] if config.mirror else [cut]
+    return found
+
+
+def travellers(scene: Scene, metres: float) -> Int[np.ndarray, " K"]:
+    """Slots of the vehicles whose logged way is at least so long."""
+    log, both = scene.log, scene.log.valid[1:] & scene.log.valid[:-1]
+    way = np.where(both, np.hypot(np.diff(log.x, axis=0), np.diff(log.y, axis=0)), 0.0).sum(0)
+    return np.flatnonzero((way >= metres) & (scene.objects.kind == Kind.VEHICLE) & scene.objects.exists)
+
+
+def _window(scene: Scene, slot: int, start: int, skipped: Counter[str]) -> Scene | None:
+    rows = np.arange(len(scene.log.valid))
+    inside = (rows >= start - _CROP.history) & (rows <= start + _CROP.steps)
+    valid = scene.log.valid[:, slot]
+    if not valid[start] or valid[inside].mean() < _LEAST_VALID:
+        skipped["gaps"] += 1
+        return None
+    try:
+        routed = with_lane_route(scene, slot, log=rows >= start - _CROP.history)
+    except DataError:
+        skipped["no lane"] += 1
+        return None
+    cut = crop_scene(routed, _CROP, slot=slot, start=start)
+    return _named(cut._replace(scene_id=text_array(log_id(name_of(scene)), 32)), f"/{slot}-{start}")
+
+
+def _named(scene: Scene, more: str) -> Scene:
+    return scene._replace(scene_id=text_array(name_of(scene) + more, 32))
+
