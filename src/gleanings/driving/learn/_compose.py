@@ -52,7 +52,8 @@ def seen_by_expert(site: Site, actors: list[Actor], slots: Int[np.ndarray, " K"]
         fields[:, :, k] = [field[:, slot] for field in (log.x, log.y, log.yaw, log.vx, log.vy)]
         valid[:, k], size[:, k] = log.valid[:, slot], _size(site.scene, int(slot))[:2]
         drives[k] = site.scene.objects.kind[slot] == Kind.VEHICLE
-    return Others(*fields, valid, *size, drives)
+    x, y, yaw, vx, vy = fields
+    return Others(x, y, yaw, vx, vy, valid, size[0], size[1], drives)
 
 
 def compose(
@@ -87,7 +88,8 @@ def compose(
             _lay(paths, k, actor, rows)
     _log_ego(paths, log)
     arc = _light_arcs(scene, paths, order, n)
-    goals = Goals(*(np.zeros(SLOTS, np.float32) for _ in range(3)), np.zeros(SLOTS, bool))
+    none = np.zeros(SLOTS, np.float32)
+    goals = Goals(none, none, none, np.zeros(SLOTS, bool))
     return scene._replace(
         start=np.int32(1),
         scene_id=text_array(name, 32),
@@ -146,11 +148,10 @@ def _ahead(actor: Actor) -> Float[np.ndarray, "3"]:
 
 def _log_ego(paths: Paths, log: Trajectory) -> None:
     """Where the ego's drive lies on its lane."""
-    one = (np.asarray(field)[:, :1].astype(np.float64) for field in (log.x, log.y, log.yaw))
+    px, py, yaw = (np.asarray(field)[:, :1].astype(np.float64) for field in (log.x, log.y, log.yaw))
     x, y, closed = paths.x[:1], paths.y[:1], paths.closed[:1]
-    paths.logged[0] = logged_arcs(
-        x.astype(np.float64), y.astype(np.float64), paths.length[:1].astype(np.float64), closed, *one, log.valid[:, :1]
-    )[0]
+    x, y, length = (field.astype(np.float64) for field in (x, y, paths.length[:1]))
+    paths.logged[0] = logged_arcs(x, y, length, closed, px, py, yaw, log.valid[:, :1])[0]
 
 
 def _light_arcs(scene: Scene, paths: Paths, order: Int[np.ndarray, " N"], scripted: int) -> Float[np.ndarray, "N S"]:

@@ -235,7 +235,8 @@ def _beside(
     far = jnp.full_like(plan.x, _FAR)
     rows = (others.x.T, others.y.T, others.cos.T, others.sin.T)
     rest = (others.length, others.width, others.speed, others.known, end, side)
-    return lax.scan(add, (far, far, far), (*rows, *rest))[0]
+    gap, lead, cap = lax.scan(add, (far, far, far), (*rows, *rest))[0]
+    return gap, lead, cap
 
 
 def _on_way(way: Way, others: Foreseen, start: Float32[Array, ""]) -> tuple[Float32[Array, " N"], Float32[Array, " N"]]:

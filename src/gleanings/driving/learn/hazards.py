@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving.advance import log_at
 from gleanings.driving.families._scene import poses
 from gleanings.driving.families.base import stream, vehicle_size
 from gleanings.driving.families.layout import arc_of
@@ -23,9 +25,10 @@ from gleanings.driving.learn.bank import make_bank
 from gleanings.driving.learn.config import DemoConfig, WorldConfig
 from gleanings.driving.learn.expert import Drive, Episode, drive, noise
 from gleanings.driving.learn.follower import LATE_S, ROOM_M, follower
+from gleanings.driving.learn.labels import towards
 from gleanings.driving.learn.world import World
 from gleanings.driving.raw import Light
-from gleanings.driving.scene import Scene
+from gleanings.driving.scene import Pose, Scene
 from gleanings.driving.stack import grow, sizes_of
 
 BATCH, DECISIONS, SHARED = 16, 40, 16
@@ -106,8 +109,8 @@ def make_hazards(
     while waiting:
         batch, waiting = waiting[:BATCH], waiting[BATCH:]
         drafts = [draft(deck, seed, index, attempt, config) for index, attempt in batch]
-        scenes, u = solve(drafts)
-        failed = replay(world, scenes, u)
+        scenes, _ = solve(drafts)
+        failed = replay(world, scenes)
         for (index, attempt), one, scene, fails in zip(batch, drafts, scenes, failed, strict=True):
             discards.drawn[one.kind] += 1
             discards.failed[one.kind] += int(fails)
@@ -246,14 +249,19 @@ def _behind(one: Draft, ego: Float[np.ndarray, "T 6"]) -> Actor | None:
     return None
 
 
-def replay(world: World, scenes: Sequence[Scene], u: Float[np.ndarray, "C H 2"]) -> Bool[np.ndarray, " C"]:
-    """Whether the ego of each scene fails under these actions."""
+def replay(
+    world: World, scenes: Sequence[Scene], u: Float[np.ndarray, "C H 2"] | None = None
+) -> Bool[np.ndarray, " C"]:
+    """Whether the ego of each of at most `BATCH` scenes fails under these actions; None: under the labels of its log,
+    taken from where it is."""
     count = len(scenes)
     sizes = {name: _size(name, [sizes_of(scene)[name] for scene in scenes]) for name in _SIZES}
     grown = [grow(scene, sizes) for scene in scenes]
     bank = make_bank([*grown, *grown[:1] * (BATCH - count)])
-    u = np.concatenate([u, np.repeat(u[:1], BATCH - count, 0)])
-    return np.asarray(_failures(world, *jax.device_put((bank, u))))[:count]
+    given = np.zeros((BATCH, DECISIONS, 2), np.float32)
+    if u is not None:
+        given[:count] = u
+    return np.asarray(_failures(world, *jax.device_put((bank, given, np.bool_(u is None)))))[:count]
 
 
 def _size(name: str, found: Sequence[int]) -> int:
@@ -262,13 +270,19 @@ def _size(name: str, found: Sequence[int]) -> int:
 
 
 @eqx.filter_jit
-def _failures(world: World, bank: Scene, u: Array) -> Array:
-    key = jax.random.key(0)
+def _failures(world: World, bank: Scene, u: Array, labels: Array) -> Array:
+    key, every = jax.random.key(0), world.config.every
 
     def one(scene: Scene, u: Array) -> Array:
+        size = (scene.objects.length[0], scene.objects.width[0])
+
         def step(state: Any, u: Array) -> tuple[Any, Array]:
+            here, there = (
+                Pose(*(field[0] for field in pose)) for pose in (state.pose, log_at(scene, state.t + every)[0])
+            )
+            u = jnp.where(labels, towards(here, there, size, scene.dt, every)[0], u)
             state, out = world.decide(scene, state, u, key)
-            return state, world.failed(out)
+            return state, jnp.asarray(world.failed(out))
 
         return jax.lax.scan(step, world.begin(scene, key)[0], u)[1].any()
 
