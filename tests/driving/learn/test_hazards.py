@@ -17,12 +17,12 @@ from gleanings.driving.scene import Scene, name_of
 from gleanings.driving.stack import arrays_of, check_scene
 
 FEW = ("lead_brake", "jaywalker", "double_parked", "crossing")
-EVENTS = [kind for kind in KINDS if kind != "nothing"]
+EVENTS = [kind if kind in FEW else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "nothing"]
 
 
 @pytest.fixture(scope="module")
 def made() -> list[Scene]:
-    return make_hazards(FEW, seed=3, count=12)[0]  # one batch
+    return make_hazards(FEW, seed=3, count=12)[0]
 
 
 def braking(scenes: list[Scene]) -> np.ndarray:
