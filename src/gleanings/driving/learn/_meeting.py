@@ -1,0 +1,89 @@
+"""Where other routes meet the ego's lane: crossing it, joining it, or beside it the other way. NumPy. Source: ours."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from gleanings.driving.families.layout import arc_of, heading_of
+
+Line = Float[np.ndarray, "_ 3"]
+_STRIDE, _CROSS_M, _JOIN_M, _AHEAD_M = 2, 1.6, 0.7, 110.0
+
+
+class Meeting(NamedTuple):
+    """Another route, the arcs of the ego's line and of that route where they meet, and the cosine between them."""
+
+    line: Line
+    own: float
+    other: float
+    cos: float
+
+
+def crossings(line: Line, ways: Sequence[Line], arc: float, most: float) -> list[Meeting]:
+    """Routes that cross the line ahead of an arc, against the ego's first direction: its cosine with theirs is below
+    `most`; those that have come along the same lane do not count."""
+    found = [_first(line, way, arc, _CROSS_M) for way in ways]
+    start = _direction(line, arc)
+    kept = []
+    for meeting in found:
+        if meeting is None or meeting.cos > 0.7 or meeting.other < 25.0:
+            continue
+        if np.cos(_direction(meeting.line, max(meeting.other - 20.0, 1.0)) - start) < most:
+            kept.append(meeting)
+    return kept
+
+
+def joining(line: Line, ways: Sequence[Line], arc: float, away: float, ahead: float = _AHEAD_M) -> list[Meeting]:
+    """Routes that come onto the line ahead of an arc and are at least `away` m from it somewhere up to 80 m before."""
+    kept = []
+    for way in ways:
+        meeting = _first(line, way, arc, _JOIN_M, ahead)
+        if meeting is None or meeting.cos < 0.5 or meeting.other < 20.0 or meeting.own < arc + 15.0:
+            continue
+        along = arc_of(way)
+        before = way[(along > meeting.other - 80.0) & (along < meeting.other - 5.0)][::4, :2]
+        if len(before) and _away(before, line[::_STRIDE, :2]).max() > away:
+            kept.append(meeting)
+    return kept
+
+
+def opposite(line: Line, ways: Sequence[Line], arc: float) -> list[Meeting]:
+    """Routes that lead the other way, 2.5 to 6 m to the left of the line at an arc."""
+    k = int(np.argmax(arc_of(line) >= arc))
+    yaw = _direction(line, arc)
+    kept = []
+    for way in ways:
+        off = way[:, :2] - line[k, :2]
+        at = int(np.hypot(*off.T).argmin())
+        left = off[at, 1] * np.cos(yaw) - off[at, 0] * np.sin(yaw)
+        other = float(arc_of(way)[at])
+        cos = float(np.cos(_direction(way, other) - yaw))
+        if cos < -0.9 and 2.5 < left < 6.0:
+            kept.append(Meeting(way, float(arc), other, cos))
+    return kept
+
+
+def _first(line: Line, way: Line, arc: float, reach: float, ahead: float = _AHEAD_M) -> Meeting | None:
+    along = arc_of(line)
+    rows = np.flatnonzero((along > arc + 5.0) & (along < arc + ahead))[::_STRIDE]
+    if not len(rows):
+        return None
+    away = np.hypot(*(line[rows, None, :2] - way[::_STRIDE, :2]).transpose(2, 0, 1))
+    near = away.min(1) < reach
+    # A way that is here already came along the same lane.
+    if near[0] or not near.any():
+        return None
+    k = int(near.argmax())
+    other = int(away[k].argmin()) * _STRIDE
+    own, theirs = float(along[rows[k]]), float(arc_of(way)[other])
+    return Meeting(way, own, theirs, float(np.cos(_direction(way, theirs) - _direction(line, own))))
+
+
+def _direction(line: Line, arc: float) -> float:
+    return float(np.interp(arc, arc_of(line), heading_of(line)))
+
+
+def _away(points: Float[np.ndarray, "K 2"], line: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, " K"]:
+    return np.hypot(*(points[:, None] - line).transpose(2, 0, 1)).min(1)
