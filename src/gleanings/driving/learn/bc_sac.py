@@ -172,10 +172,10 @@ def update(
     assert state.replay is not None
     replay = write(state.replay, episodes)
 
-    def step(state: State, key: Array) -> tuple[State, Metrics]:
-        return gradient_step(config, state, replay, labels, key)
+    def step(state: State, i: Array) -> tuple[State, Metrics]:
+        return gradient_step(config, state, replay, labels, jax.random.fold_in(learn_key, i))
 
-    learner, metrics = lax.scan(step, _with_replay(state, None), jax.random.split(learn_key, config.gradient_steps))
+    learner, metrics = lax.scan(step, _with_replay(state, None), jnp.arange(config.gradient_steps))
     return _with_replay(learner, replay), stats | {name: value.mean() for name, value in metrics.items()}
 
 
