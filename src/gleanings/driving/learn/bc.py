@@ -21,7 +21,7 @@ Metrics = dict[str, Array]
 
 @runtime_checkable
 class Labelled(Protocol):
-    """What is learnt from, as `demos.Demonstrations`: obs [M, D] f32, action [M, 2] f32 in [-1, 1], mask [M, 2] bool."""
+    """What is learnt from, as `demos.Demonstrations`: obs [M, D], action [M, 2] f32; mask [M, 2] bool."""
 
     @property
     def obs(self) -> Any: ...
@@ -89,4 +89,5 @@ def _descend(config: BCConfig, state: State, obs: Array, action: Array, mask: Ar
 
 
 def _optimiser(config: BCConfig) -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
+    clipped = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
+    return optax.flatten(clipped)  # one row of numbers: far fewer kernels to compile and to launch

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Key
+from jaxtyping import Array, Bool, Float, Float32
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import ObserveConfig
 from gleanings.driving.learn.config import NetConfig
+from gleanings.driving.learn.layers import Dense, Norm
 from gleanings.driving.observation import unflatten
 
 _EGO = (0.1, 0.1, 0.2, 0.5, 0.5, 1.0, 0.1)  # speeds, size, offset and heading relative to the route, speed limit
@@ -26,39 +27,6 @@ _LIGHT = (0.05, 0.05, *6 * (1.0,))
 _PATH = (0.05, 0.05, 0.1)
 _KINDS, _ROAD_KINDS = 4, 8
 _OF_ROUTE = (4, 5)  # features of the ego
-
-
-class Dense(eqx.Module):
-    """x weight + bias on the last axis. He-normal weights times `gain`, zero bias (or none)."""
-
-    weight: Float32[Array, "D F"]
-    bias: Float32[Array, " F"] | None
-
-    def __init__(self, inputs: int, outputs: int, key: Key[Array, ""], *, gain: float = 1.0, bias: bool = True) -> None:
-        scale = gain * math.sqrt(2 / max(inputs, 1))
-        self.weight = scale * jax.random.normal(key, (inputs, outputs), jnp.float32)
-        self.bias = jnp.zeros(outputs, jnp.float32) if bias else None
-
-    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows F"]:
-        """Rows of outputs."""
-        y = x @ self.weight
-        return y if self.bias is None else y + self.bias
-
-
-class Norm(eqx.Module):
-    """Layer normalisation of the last axis, with a scale and a shift."""
-
-    scale: Float32[Array, " D"]
-    shift: Float32[Array, " D"]
-
-    def __init__(self, size: int) -> None:
-        self.scale, self.shift = jnp.ones(size, jnp.float32), jnp.zeros(size, jnp.float32)
-
-    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
-        """Rows of mean 0 and variance 1, then scaled and shifted."""
-        centred = x - x.mean(-1, keepdims=True)
-        spread = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
-        return centred * spread * self.scale + self.shift
 
 
 class Group(NamedTuple):
@@ -124,15 +92,14 @@ class Encoder(eqx.Module):
         """Features of one observation."""
 
 
-class _SetNet(eqx.Module):
+class SetNet(eqx.Module):
     """Two layers for each row, then the masked maximum and mean; 0 for an empty set."""
 
     first: Dense
     second: Dense
 
-    def __init__(self, inputs: int, width: int, key: Key[Array, ""]) -> None:
-        one, two = jax.random.split(key)
-        self.first, self.second = Dense(inputs, width, one), Dense(width, width, two)
+    def __init__(self, inputs: int, width: int) -> None:
+        self.first, self.second = Dense(inputs, width), Dense(width, width)
 
     def __call__(self, group: Group) -> Float[Array, " F"]:
         hidden = jax.nn.relu(self.second(jax.nn.relu(self.first(group.rows))))
@@ -145,16 +112,15 @@ class DeepSetEncoder(Encoder):
     """The ego by a layer, objects, road points and lights as sets, the route as it is."""
 
     ego: Dense
-    sets: tuple[_SetNet, _SetNet, _SetNet]
+    sets: tuple[SetNet, SetNet, SetNet]
     observe: ObserveConfig = eqx.field(static=True)
     use_route: bool = eqx.field(static=True)
 
-    def __init__(self, net: NetConfig, observe: ObserveConfig, key: Key[Array, ""]) -> None:
+    def __init__(self, net: NetConfig, observe: ObserveConfig) -> None:
         widths = _widths(observe)
-        ego, *keys = jax.random.split(key, 4)
         self.observe, self.use_route = observe, net.use_route
-        self.ego = Dense(widths[0], net.width, ego)
-        others, road, lights = (_SetNet(w, net.width, k) for w, k in zip(widths[1:4], keys, strict=True))
+        self.ego = Dense(widths[0], net.width)
+        others, road, lights = (SetNet(width, net.width) for width in widths[1:4])
         self.sets = others, road, lights
 
     @property
@@ -179,12 +145,11 @@ class Attention(eqx.Module):
     out: Dense
     heads: int = eqx.field(static=True)
 
-    def __init__(self, width: int, heads: int, key: Key[Array, ""]) -> None:
-        q, kv, out = jax.random.split(key, 3)
+    def __init__(self, width: int, heads: int) -> None:
         gain = math.sqrt(0.5)
-        self.query = Dense(width, width, q, gain=gain, bias=False)
-        self.key_value = Dense(width, 2 * width, kv, gain=gain, bias=False)
-        self.out, self.heads = Dense(width, width, out, gain=gain), heads
+        self.query = Dense(width, width, gain=gain, bias=False)
+        self.key_value = Dense(width, 2 * width, gain=gain, bias=False)
+        self.out, self.heads = Dense(width, width, gain=gain), heads
 
     def __call__(
         self, queries: Float[Array, "L D"], tokens: Float[Array, "S D"], mask: Bool[Array, " S"]
@@ -208,11 +173,10 @@ class _Block(eqx.Module):
     first: Dense
     second: Dense
 
-    def __init__(self, width: int, heads: int, key: Key[Array, ""]) -> None:
-        cross, among, first, second = jax.random.split(key, 4)
+    def __init__(self, width: int, heads: int) -> None:
         self.norms = tuple(Norm(width) for _ in range(3))
-        self.cross, self.among = Attention(width, heads, cross), Attention(width, heads, among)
-        self.first, self.second = Dense(width, 2 * width, first), Dense(2 * width, width, second)
+        self.cross, self.among = Attention(width, heads), Attention(width, heads)
+        self.first, self.second = Dense(width, 2 * width), Dense(2 * width, width)
 
     def __call__(self, latents: Float[Array, "L D"], tokens: Float[Array, "S D"], mask: Bool[Array, " S"]) -> Array:
         latents = latents + self.cross(self.norms[0](latents), tokens, mask)
@@ -224,37 +188,37 @@ class _Block(eqx.Module):
 class AttentionEncoder(Encoder):
     """Learned latents that attend to the ego, objects, road points, lights and route points; their mean.
 
+    The latents are the rows of a weight, which start with variance 1.
     Each group has a layer of its own into tokens, whose bias is the embedding of the group. ConfigError: a width that
     the attention heads do not divide.
     """
 
     groups: tuple[Dense, ...]
-    latents: Float32[Array, "L W"]
+    latents: Dense
     tokens: Norm
     blocks: tuple[_Block, ...]
     last: Norm
     observe: ObserveConfig = eqx.field(static=True)
     use_route: bool = eqx.field(static=True)
 
-    def __init__(self, net: NetConfig, observe: ObserveConfig, key: Key[Array, ""]) -> None:
+    def __init__(self, net: NetConfig, observe: ObserveConfig) -> None:
         if net.width % net.heads:
             raise ConfigError(f"width {net.width} of an attention encoder: a multiple of {net.heads} heads is needed")
-        first, *keys = jax.random.split(key, 6 + net.blocks)
         self.observe, self.use_route = observe, net.use_route
-        self.groups = tuple(Dense(w, net.width, k) for w, k in zip(_widths(observe), keys[:5], strict=True))
-        self.latents = jax.random.normal(first, (net.latents, net.width), jnp.float32)
+        self.groups = tuple(Dense(width, net.width) for width in _widths(observe))
+        self.latents = Dense(net.latents, net.width, gain=math.sqrt(net.latents / 2), bias=False)
         self.tokens, self.last = Norm(net.width), Norm(net.width)
-        self.blocks = tuple(_Block(net.width, net.heads, k) for k in keys[5:])
+        self.blocks = tuple(_Block(net.width, net.heads) for _ in range(net.blocks))
 
     @property
     def size(self) -> int:
         """The width."""
-        return self.latents.shape[-1]
+        return self.last.scale.shape[-1]
 
     def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " F"]:
         """Features of one observation."""
         tokens, mask = self.tokens_of(obs)
-        latents = self.latents
+        latents = self.latents.weight
         for block in self.blocks:
             latents = block(latents, tokens, mask)
         return self.last(latents).mean(-2)
@@ -267,10 +231,10 @@ class AttentionEncoder(Encoder):
         return self.tokens(jnp.concatenate(rows)), jnp.concatenate([group.mask for group in groups])
 
 
-def make_encoder(net: NetConfig, observe: ObserveConfig, key: Key[Array, ""]) -> Encoder:
+def make_encoder(net: NetConfig, observe: ObserveConfig) -> Encoder:
     """The encoder that the config names. ConfigError: another name, or as the encoder says."""
     if net.encoder == "deep-set":
-        return DeepSetEncoder(net, observe, key)
+        return DeepSetEncoder(net, observe)
     if net.encoder == "attention":
-        return AttentionEncoder(net, observe, key)
+        return AttentionEncoder(net, observe)
     raise ConfigError(f"encoder {net.encoder!r}: use deep-set or attention")
