@@ -96,7 +96,8 @@ def rl_loss(
 
     def terms(obs: Array, key: Array) -> tuple[Array, Array]:
         params = actor(obs)
-        log_prob = head.actor_loss(params, lambda u: jnp.zeros(()), 1.0, key)
+        same_key = jax.random.clone(key)  # so that both see the same action, which is drawn once
+        log_prob = head.actor_loss(params, lambda u: jnp.zeros(()), 1.0, same_key)
         return head.actor_loss(params, _least(critics, obs), alpha, key), lax.stop_gradient(log_prob)
 
     loss, log_prob = jax.vmap(terms)(obs, jax.random.split(key, len(obs)))
