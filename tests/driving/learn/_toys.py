@@ -99,7 +99,7 @@ def random_process(states=6):
 
 def crash_or_drive():
     """State 0: the first action crashes, the others drive on at a small cost; after a crash only its cost is left."""
-    reward, following = np.full((2, GRID.size), -0.3), np.zeros((2, GRID.size), int)
+    reward, following = np.full((2, GRID.size), -0.4), np.zeros((2, GRID.size), int)
     reward[0, 0], reward[1] = -3.0, -3.0
     following[0, 0], following[1] = 1, 1
     return Process(reward, following)
