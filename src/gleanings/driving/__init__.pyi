@@ -1,7 +1,9 @@
 from gleanings.driving.agents import ConstantVelocity, LogPlayback, Mixed, PolicyAgent, SimAgent, selected
 from gleanings.driving.auto_reset import AutoReset
+from gleanings.driving.clips import clip_fragment
 from gleanings.driving.compile import compile_scene
 from gleanings.driving.config import CompileConfig, ObserveConfig, SimConfig
+from gleanings.driving.crop import CropConfig, crop_scene
 from gleanings.driving.dynamics import Bicycle, DeltaGlobal, DeltaLocal, Discrete, Dynamics, StateTarget
 from gleanings.driving.env import DrivingEnv
 from gleanings.driving.evaluation import Evaluation, evaluate, roll_out
@@ -19,7 +21,8 @@ from gleanings.driving.raw import Kind, Light, MapFeature, RawGoal, RawLight, Ra
 from gleanings.driving.raw_check import check_raw
 from gleanings.driving.reward import GoalReward, LinearReward
 from gleanings.driving.road import near_lanes, signed_distance, signed_distance_dense
-from gleanings.driving.scene import Pose, Scene, Trajectory
+from gleanings.driving.routes import with_lane_route
+from gleanings.driving.scene import Pose, Scene, Trajectory, source_of
 from gleanings.driving.sim import Simulator
 from gleanings.driving.stack import group_scenes, pad_scene, stack_scenes
 from gleanings.driving.state import Action, Metric, Rollout, SimState, StepOutput
@@ -38,6 +41,7 @@ __all__ = [
     "Bicycle",
     "CompileConfig",
     "ConstantVelocity",
+    "CropConfig",
     "DeltaGlobal",
     "DeltaLocal",
     "Discrete",
@@ -75,9 +79,11 @@ __all__ = [
     "Trajectory",
     "Witness",
     "check_raw",
+    "clip_fragment",
     "compile_files",
     "compile_scene",
     "constant_grid",
+    "crop_scene",
     "driven_by",
     "evaluate",
     "expert",
@@ -109,9 +115,11 @@ __all__ = [
     "selected",
     "signed_distance",
     "signed_distance_dense",
+    "source_of",
     "stack_scenes",
     "step_metrics",
     "summarise",
     "unflatten",
+    "with_lane_route",
     "witnesses",
 ]

@@ -182,6 +182,7 @@ def _along_lanes(index: LaneIndex, row: int, arc: float, size: int) -> Line | No
 
 
 def arcs_of(line: Line) -> Float[np.ndarray, " P"]:
+    """Arc of each point of a line from its first, in plan, m."""
     return np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line[:, :2], axis=0).T))])
 
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+_END = 1 - 1e-4  # what begins where a line ends, to rounding, is not crossed
 _CORNERS = ((0, 0), (1, 1), (-1, 1), (-1, -1), (1, -1))
 
 
@@ -31,7 +32,7 @@ def hidden(
     enter_y, leave_y = _slab(lat, cos * gy - sin * gx, width / 2)
     enter, leave = jnp.maximum(enter_x, enter_y), jnp.minimum(leave_x, leave_y)
     # Floats instead of booleans: XLA's CPU code for `any` and `all` is several times slower.
-    crossed = jnp.where((enter < leave) & (enter > 0) & (enter < 1), 1.0, 0.0)
+    crossed = jnp.where((enter < leave) & (enter > 0) & (enter < _END), 1.0, 0.0)
     other = blocks & ~jnp.eye(len(x), dtype=bool)
     return jnp.where(other, crossed, 0.0).max(-1).min(0) > 0
 

@@ -23,4 +23,5 @@ def normalised(action: Float32[Array, "*batch 2"], speed: Float[Array, "*batch"]
 
 def _limits(speed: Float[Array, "*batch"]) -> tuple[Array, Array, Array]:
     limits = limits_of(jnp.asarray(int(Kind.VEHICLE)))
-    return limits.brake, limits.accelerate, largest_curvature(speed, limits)
+    curvature = jnp.vectorize(lambda one: largest_curvature(one, limits))(speed)
+    return limits.brake, limits.accelerate, curvature

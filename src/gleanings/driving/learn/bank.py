@@ -15,6 +15,9 @@ def make_bank(scenes: Sequence[Scene]) -> Scene:
     if not scenes:
         raise ConfigError("a bank needs at least one scene")
     sizes = [sizes_of(scene) for scene in scenes]
+    found = {letter: sorted({size[letter] for size in sizes}) for letter in "TNQERS"}
+    if differ := [f"{letter} {values}" for letter, values in found.items() if len(values) > 1]:
+        raise ConfigError(f"scenes cropped with different settings: {'; '.join(differ)}")
     largest = {letter: max(size[letter] for size in sizes) for letter in sizes[0]}
     # Windows reach beyond the last list, so that the entries need room for the rest of the widest one.
     for count, window in (("I", "M"), ("J", "K")):

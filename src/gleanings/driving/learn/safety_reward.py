@@ -4,10 +4,12 @@ The formulas are second-hand and agree with the paper's text; weights and offset
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32
+from jaxtyping import Array, Float32
 
 from gleanings.driving import geometry
+from gleanings.driving.advance import unpack_pairs
 from gleanings.driving.scene import Scene
 from gleanings.driving.state import Metric, SimState
 
@@ -51,15 +53,11 @@ def clearance(scene: Scene, state: SimState) -> Float32[Array, ""]:
 
     Pairs that have overlapped since they met are excused, as in the metrics of contact.
     """
-    objects, slot = scene.objects, jnp.argmax(jnp.asarray(scene.objects.is_sdc))
+    objects = jax.tree.map(jnp.asarray, scene.objects)
+    slot = jnp.argmax(objects.is_sdc)
     boxes = geometry.boxes(state.pose, objects.length, objects.width)
     own = geometry.Boxes(*(field[slot][None] for field in boxes))
     level = jnp.abs(state.z - state.z[slot]) < (objects.height + objects.height[slot]) / 2
-    others = level & state.alive & ~_excused(state, slot) & (jnp.arange(state.x.shape[0]) != slot)
+    excused = unpack_pairs(state.excused[slot][None], len(state.x))[0]
+    others = level & state.alive & ~excused & (jnp.arange(len(state.x)) != slot)
     return jnp.minimum(jnp.where(others, geometry.box_distance(own, boxes)[0], _FAR_M).min(), _FAR_M)
-
-
-def _excused(state: SimState, slot: Array) -> Bool[Array, " N"]:
-    columns = jnp.arange(state.x.shape[0])
-    words = state.excused[slot][columns // 32]
-    return ((words >> (columns % 32).astype(jnp.uint32)) & 1) != 0

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float32, Key
 
 from gleanings.driving.agents import LogPlayback, SimAgent
@@ -73,14 +74,16 @@ class World(eqx.Module):
     ) -> tuple[SimState, Decision]:
         """`config.every` steps under the action u in [-1, 1]^2.
 
-        The reward is the mean over the steps, and with `progress_weight` what is gained along the route.
+        Braking ends in standing, never in reverse. The reward is the mean over the steps, and with `progress_weight`
+        what is gained along the route.
         """
         slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
         action = physical(jnp.clip(u, -1.0, 1.0), along(state.pose)[slot])
-        rows = jnp.broadcast_to(action, (state.x.shape[0], 2))
         arc = state.arc[slot]
 
         def step(state: SimState, _: None) -> tuple[SimState, tuple[Array, ...]]:
+            stop = -jnp.maximum(along(state.pose)[slot], 0.0) / scene.dt
+            rows = jnp.broadcast_to(action.at[0].max(stop), (state.x.shape[0], 2))
             state, out = self.sim.step(scene, state, rows, key)
             seen = (out.metrics[name].value[slot] for name in ("collision", "at_fault", "off_road", "progress_m"))
             return state, (out.reward[slot], clearance(scene, state), *seen)
@@ -99,6 +102,6 @@ class World(eqx.Module):
             off_road.any(),
         )
 
-    def failed(self, decision: Decision) -> Bool[Array, "*batch"]:
+    def failed(self, decision: Decision) -> Bool[Array | np.ndarray, "*batch"]:
         """Contact or off the road."""
         return decision.collision | decision.off_road
