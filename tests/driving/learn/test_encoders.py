@@ -115,7 +115,7 @@ def test_a_set_is_the_maximum_and_mean_over_its_rows():
     net = initialised(SetNet(5, 8), jax.random.key(0))
     rng = np.random.default_rng(0)
     rows, mask = rng.normal(size=(6, 5)).astype(np.float32), np.array([1, 0, 1, 1, 0, 0], bool)
-    found = jax.jit(net)(Group(jnp.asarray(rows), jnp.asarray(mask)))
+    found = jax.jit(lambda rows, mask: net(Group(rows, mask)))(rows, mask)
     hidden = []
     for row in rows[mask]:
         first = np.maximum(row @ net.first.weight + net.first.bias, 0)
@@ -128,7 +128,7 @@ def test_attention_is_a_loop_over_the_tokens_there_are():
     rng = np.random.default_rng(1)
     queries, tokens = (rng.normal(size=(n, 8)).astype(np.float32) for n in (3, 5))
     mask = np.array([1, 0, 1, 0, 1], bool)
-    attend = jax.jit(net)
+    attend = jax.jit(lambda *parts: net(*parts))
     read = np.zeros((3, 8))
     for i, query in enumerate(queries):
         for head in (slice(0, 4), slice(4, 8)):
@@ -165,7 +165,7 @@ def test_layers():
         assert abs(np.std(layer.weight) / deviation - 1) < 0.03
         assert (np.asarray(layer.bias) == 0).all()
     row = np.random.default_rng(0).normal(3, 2, (2, 6)).astype(np.float32)
-    found = jax.jit(net[2])(row)
+    found = jax.jit(lambda row: net[2](row))(row)
     np.testing.assert_allclose(found, (row - row.mean(1, keepdims=True)) / row.std(1, keepdims=True), atol=1e-4)
 
 

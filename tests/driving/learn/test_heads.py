@@ -155,24 +155,31 @@ def test_a_masked_dimension_has_no_gradient(head):
 
 @pytest.mark.parametrize("head", HEADS, ids=names)
 def test_samples_follow_the_density(head):
-    params, n = parameters(head).astype(np.float32), 20_000
-    u, log_prob = jax.jit(jax.vmap(head.sample, (None, 0)))(params, jax.random.split(jax.random.key(0), n))
-    again = jax.jit(jax.vmap(head.log_prob, (None, 0, None)))(params, u, BOTH)
+    params, n = jax.device_put(parameters(head).astype(np.float32)), 20_000
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        u, log_prob = head.sample(params, key)
+        return u, log_prob, head.log_prob(params, u, BOTH)
+
+    u, log_prob, again = run(jax.random.split(jax.random.key(0), n))
     inside = ~np.asarray(head.clipped(u)).any(-1)
     np.testing.assert_allclose(log_prob[inside], again[inside], rtol=1e-3, atol=1e-3)
     if isinstance(head, Categorical):
         mean = jax.nn.softmax(params) @ head.actions()
     else:
         grid = np.stack(np.meshgrid(NODES, NODES, indexing="ij"), -1)
-        weight = WEIGHTS[:, None] * WEIGHTS * np.exp(oracle(head, params.astype(float), grid))
+        weight = WEIGHTS[:, None] * WEIGHTS * np.exp(oracle(head, np.asarray(params, float), grid))
         mean = (weight[..., None] * grid).sum((0, 1))
     assert (np.abs(u.mean(0) - mean) < 4 * u.std(0) / np.sqrt(n)).all()
 
 
+@pytest.mark.parametrize("n", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("head", TANH, ids=names)
-def test_the_actor_gradient_is_unbiased(head):
+def test_the_actor_gradient_is_unbiased(head, n):
     """Against Gauss-Hermite quadrature of each component, for a quadratic q."""
-    n, alpha = 100_000, 0.3
+    alpha = 0.3
     params = parameters(
         head, 2, scale=0.4
     )  # spreads alike, since log pi has no narrow peaks then, which quadrature misses

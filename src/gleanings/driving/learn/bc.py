@@ -3,6 +3,7 @@
 Sizes, rates and the number of steps are ours. A dimension of a label that is masked has no term and no gradient.
 """
 
+import functools
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -54,6 +55,7 @@ def label_metrics(actor: Actor, params: Float[Array, "B P"], action: Float32[Arr
     return {"actor/error": error, "actor/clipped": (mask & actor.head.clipped(action)).sum() / count}
 
 
+@functools.partial(jax.jit, static_argnames=("config", "observe"))
 def init(config: BCConfig, observe: ObserveConfig, key: Key[Array, ""]) -> State:
     """An untrained actor. ConfigError: as the networks and heads say."""
     actor = Actor(config.net, make_head(config.head, config.components), observe, key)
@@ -64,11 +66,11 @@ def update(config: BCConfig, state: State, demos: Labelled, key: Key[Array, ""])
     """`gradient_steps` steps, each on `batch` rows drawn with replacement; metrics are means over the steps."""
     obs, action, mask = (jnp.asarray(part) for part in (demos.obs, demos.action, demos.mask))
 
-    def step(state: State, key: Array) -> tuple[State, Metrics]:
-        rows = jax.random.randint(key, (config.batch,), 0, len(obs))
+    def step(state: State, i: Array) -> tuple[State, Metrics]:
+        rows = jax.random.randint(jax.random.fold_in(key, i), (config.batch,), 0, len(obs))
         return _descend(config, state, obs[rows], action[rows], mask[rows])
 
-    state, metrics = jax.lax.scan(step, state, jax.random.split(key, config.gradient_steps))
+    state, metrics = jax.lax.scan(step, state, jnp.arange(config.gradient_steps))
     return state, {name: value.mean() for name, value in metrics.items()}
 
 

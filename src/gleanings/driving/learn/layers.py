@@ -1,5 +1,6 @@
 """Linear layers and layer normalisation on rows, and their random start from one draw. Source: ours."""
 
+import functools
 import math
 from typing import TypeVar
 
@@ -50,15 +51,25 @@ def initialised(net: T, key: Key[Array, ""]) -> T:
     All come from one draw, which compiles many times faster than a draw for each layer.
     """
     nodes, structure = jax.tree.flatten(net, is_leaf=lambda node: isinstance(node, Dense))
-    layers = [node for node in nodes if isinstance(node, Dense)]
-    normal, at = jax.random.normal(key, (sum(layer.weight.size for layer in layers),), np.float32), 0
-    for i, node in enumerate(nodes):
-        if isinstance(node, Dense):
-            shape = node.weight.shape
-            weight = normal[at : at + node.weight.size].reshape(shape)
-            nodes[i] = eqx.tree_at(lambda d: d.weight, node, node.gain * math.sqrt(2 / max(shape[0], 1)) * weight)
-            at += node.weight.size
+    at = [i for i, node in enumerate(nodes) if isinstance(node, Dense)]
+    for i, weight in zip(at, _weights(key, tuple((*nodes[i].weight.shape, nodes[i].gain) for i in at)), strict=True):
+        nodes[i] = eqx.tree_at(lambda layer: layer.weight, nodes[i], weight)
     return jax.tree.unflatten(structure, nodes)
+
+
+@functools.partial(jax.jit, static_argnames="shapes")
+def _weights(key: Key[Array, ""], shapes: tuple[tuple[int, int, float], ...]) -> list[Array]:
+    """A matrix for each (inputs, outputs, gain)."""
+    normal, at, weights = (
+        jax.random.normal(key, (sum(rows * columns for rows, columns, _ in shapes),), np.float32),
+        0,
+        [],
+    )
+    for rows, columns, gain in shapes:
+        cut = normal[at : at + rows * columns].reshape(rows, columns)
+        weights.append(gain * math.sqrt(2 / max(rows, 1)) * cut)
+        at += rows * columns
+    return weights
 
 
 def _filled(value: int, *shape: int) -> Array:
