@@ -123,8 +123,8 @@ def test_the_temperature_falls_where_entropy_exceeds_its_target():
     assert slope(jnp.float32(-1), jnp.float32(3), 2.0) > 0 > slope(jnp.float32(-1), jnp.float32(1), 2.0)
 
 
-LEARNER = dataclasses.replace(SAC, environments=16, capacity=160, gradient_steps=60, batch=64)
-LEARNER = dataclasses.replace(LEARNER, learning_rate=3e-3, temperature=0.02)
+LEARNER = dataclasses.replace(SAC, environments=16, capacity=160, gradient_steps=40, batch=32)
+LEARNER = dataclasses.replace(LEARNER, learning_rate=1e-2, temperature=0.02)
 
 
 def sac(config, state, bank, key):
@@ -155,23 +155,29 @@ def sac(config, state, bank, key):
 
 
 class Training:
-    """Twelve iterations of SAC in the toy world: the first two states, and the mean reward in each."""
+    """Ten iterations of SAC in the toy world with two seeds: states, and the mean reward in each."""
 
     def __init__(self):
-        self.traces, self.rewards = 0, []
-        self.bank, self.labels = jax.device_put(toy_bank()), jax.device_put(toy_labels())
-        self.first = bc_sac.init(LEARNER, WORLD, jax.random.key(0))
+        self.traces, self.bank = 0, jax.device_put(toy_bank())
+        self.seeds = [bc_sac.init(LEARNER, WORLD, jax.random.key(seed)) for seed in (0, 9)]
 
         def update(state, bank, key, labels=None):
             self.traces += 1
             return bc_sac.update(LEARNER, WORLD, state, bank, labels, key)
 
-        self.update, self.one = update, jax.jit(update)
-        state = self.first
-        for i in range(12):
-            state, self.metrics = self.one(state, self.bank, jax.random.key(i))
-            self.second = state if i == 0 else self.second
-            self.rewards.append(float(self.metrics["collect/reward"]))
+        self.update = update
+        state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.seeds)
+        self.ring = state.replay
+        keys = [jax.random.split(jax.random.key(i)) for i in range(10)]
+        many = jax.jit(jax.vmap(update, in_axes=(0, None, 0)), donate_argnums=0)
+        lowered = many.lower(state, self.bank, keys[0])
+        self.text, self.program = lowered.as_text(), lowered.compile()
+        self.after, self.metrics = [], []
+        for key in keys:
+            state, metrics = self.program(state, self.bank, key)
+            self.after.append((state.actor, state.critics))
+            self.metrics.append(metrics)
+            state = jax.tree.map(jnp.array, state)
         self.last = state
 
 
@@ -181,43 +187,41 @@ def training():
 
 
 def test_sac_learns_to_steer(training):
-    assert training.rewards[0] < -0.8  # standing still: -1
-    assert min(training.rewards[-3:]) > -0.3  # the best is about -0.1: two moves at most
+    rewards = np.stack([metrics["collect/reward"] for metrics in training.metrics])
+    assert (rewards[0] < -0.7).all()  # standing still: -1
+    assert (rewards[-2:].mean(0) > -0.3).all()  # the best is about -0.1: two moves at most
     assert training.traces == 1
-    assert all(np.isfinite(float(value)) for value in training.metrics.values())
-    assert int(training.last.step) == 12 * 60
-    assert int(training.last.replay.count) == 160
+    assert all(np.isfinite(np.asarray(value)).all() for row in training.metrics for value in row.values())
+    np.testing.assert_array_equal(training.last.step, 400)
+    np.testing.assert_array_equal(training.last.replay.count, 160)
 
 
-def test_without_imitation_it_is_sac(training):
-    """The very program, whether demonstrations are given or not, and up to rounding SAC as it is written here."""
-    key = jax.random.key(0)
-    given = jax.make_jaxpr(training.update)(training.first, training.bank, key, training.labels)
-    assert not {*given.jaxpr.invars[-3:]} & {v for e in given.jaxpr.eqns for v in e.invars if isinstance(v, Var)}
-    without = jax.make_jaxpr(training.update)(training.first, training.bank, key)
-    assert [str(e.primitive) for e in given.jaxpr.eqns] == [str(e.primitive) for e in without.jaxpr.eqns]
-    baked = [value for value in given.consts if hasattr(value, "nbytes")]
-    assert sum(value.nbytes for value in baked) < 2**20
-    other = jax.jit(lambda *args: sac(LEARNER, *args))(training.first, training.bank, key)
-    leaves_close((training.second.actor, training.second.critics), other, atol=1e-4)
+def test_a_seed_among_others_learns_as_sac_does_alone(training):
+    """Against an iteration written here."""
+    key = jax.random.split(jax.random.key(0))[0]
+    other = jax.jit(lambda *args: sac(LEARNER, *args))(training.seeds[0], training.bank, key)
+    leaves_close(jax.tree.map(lambda leaf: leaf[0], training.after[0]), other, atol=1e-3)
 
 
-def test_a_seed_among_others_learns_what_it_learns_alone(training):
-    """Seeds share where they write, so that the ring needs no scatter, and its memory is used again."""
-    states = [training.first, bc_sac.init(LEARNER, WORLD, jax.random.key(9))]
-    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
-    many = jax.jit(jax.vmap(training.update, in_axes=(0, None, 0)), donate_argnums=0)
-    lowered = many.lower(together, training.bank, keys)
-    ring = "x".join(map(str, together.replay.obs.shape))
-    lines = [line for line in lowered.as_text().splitlines() if f"tensor<{ring}xf16>" in line]
+def test_seeds_share_where_they_write(training):
+    """So that the ring needs no scatter, and its memory is used again."""
+    ring = "x".join(map(str, training.ring.obs.shape))
+    lines = [line for line in training.text.splitlines() if f"tensor<{ring}xf16>" in line]
     assert lines
     assert not [line for line in lines if "scatter" in line]
-    compiled = lowered.compile()
-    replay = sum(leaf.nbytes for leaf in jax.tree.leaves(together.replay))
-    assert compiled.memory_analysis().alias_size_in_bytes >= replay
-    seeds, _ = compiled(together, training.bank, keys)
-    leaves_close(jax.tree.map(lambda leaf: leaf[0], seeds), training.second, atol=1e-3, rtol=1e-3)
+    replay = sum(leaf.nbytes for leaf in jax.tree.leaves(training.last.replay))
+    assert training.program.memory_analysis().alias_size_in_bytes >= replay
+
+
+def test_without_imitation_the_program_is_that_of_sac(training):
+    """Operation for operation: demonstrations that are given are not read. Nothing large is baked in."""
+    key, labels = jax.random.key(0), jax.device_put(toy_labels())
+    given = jax.make_jaxpr(training.update)(training.seeds[0], training.bank, key, labels)
+    without = jax.make_jaxpr(training.update)(training.seeds[0], training.bank, key)
+    read = {v for eqn in given.jaxpr.eqns for v in eqn.invars if isinstance(v, Var)}
+    assert not read & {*given.jaxpr.invars[-3:]}
+    assert [str(eqn.primitive) for eqn in given.jaxpr.eqns] == [str(eqn.primitive) for eqn in without.jaxpr.eqns]
+    assert sum(getattr(value, "nbytes", 0) for value in given.consts) < 2**20
 
 
 def test_critics_reach_below_zero():
