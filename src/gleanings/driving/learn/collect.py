@@ -57,7 +57,7 @@ def _episode(world: World, scene: Scene, act: Explore, key: Array) -> tuple[Epis
     failed = world.failed(decisions)
     reward = decisions.reward
     if world.config.after_failure == "absorb":
-        reward = jnp.where(lax.cummax(failed.astype(jnp.int32)) > 0, _worst(world), reward)
+        reward = jnp.where(lax.cummax(jnp.asarray(failed, jnp.int32)) > 0, _worst(world), reward)
     stats = {
         "failure": failed.any().astype(jnp.float32),
         "reward": reward.mean(),
