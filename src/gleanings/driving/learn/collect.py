@@ -35,10 +35,11 @@ def collect(
         scene = jax.tree.map(lambda leaf: jnp.asarray(leaf)[row], bank)
         return _episode(world, scene, act, key)
 
-    if environments <= _CPU_BATCH or jax.default_backend() != "cpu":
+    together = _divisor(environments) if jax.default_backend() == "cpu" else environments
+    if together == environments:
         episodes, stats = jax.vmap(one)(rows, keys)
     else:
-        episodes, stats = lax.map(lambda item: one(*item), (rows, keys), batch_size=_CPU_BATCH)
+        episodes, stats = lax.map(lambda item: one(*item), (rows, keys), batch_size=together)
     return episodes, {f"collect/{name}": value.mean() for name, value in stats.items()}
 
 
@@ -46,17 +47,17 @@ def _episode(world: World, scene: Scene, act: Explore, key: Array) -> tuple[Epis
     begin_key, world_key, act_key = jax.random.split(key, 3)
     state, obs = world.begin(scene, begin_key)
 
-    def decide(carry: tuple, key: Array) -> tuple[tuple, tuple[Array, Array, Decision]]:
+    def decide(carry: tuple, t: Array) -> tuple[tuple, tuple[Array, Array, Decision]]:
         state, obs = carry
-        u = act(obs, key)
+        u = act(obs, jax.random.fold_in(act_key, t))
         state, decision = world.decide(scene, state, u, world_key)
         return (state, decision.observation), (obs, u, decision)
 
-    (_, last), (seen, u, decisions) = lax.scan(decide, (state, obs), jax.random.split(act_key, world.config.horizon))
+    (_, last), (seen, u, decisions) = lax.scan(decide, (state, obs), jnp.arange(world.config.horizon))
     failed = world.failed(decisions)
     reward = decisions.reward
     if world.config.after_failure == "absorb":
-        reward = jnp.where(lax.cummax(failed.astype(jnp.int32)) > 0, _worst(world), reward)
+        reward = jnp.where(lax.cummax(jnp.asarray(failed, jnp.int32)) > 0, _worst(world), reward)
     stats = {
         "failure": failed.any().astype(jnp.float32),
         "reward": reward.mean(),
@@ -64,6 +65,11 @@ def _episode(world: World, scene: Scene, act: Explore, key: Array) -> tuple[Epis
         "saturated": (jnp.abs(u) > _SATURATED).any(-1).astype(jnp.float32).mean(),
     }
     return Episodes(jnp.concatenate([seen, last[None]]), u, reward), stats
+
+
+def _divisor(environments: int) -> int:
+    """The largest batch that a core steps at once and that leaves no rest."""
+    return max(size for size in range(1, min(environments, _CPU_BATCH) + 1) if environments % size == 0)
 
 
 def _worst(world: World) -> float:

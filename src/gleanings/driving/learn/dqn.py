@@ -141,10 +141,10 @@ def update(config: DQNConfig, world: World, state: State, bank: Scene, key: Key[
     replay = write(state.replay, episodes)
     learner = eqx.tree_at(lambda s: (s.replay, s.priority), state, (None, priority))
 
-    def step(state: State, key: Array) -> tuple[State, Metrics]:
-        return gradient_step(config, state, replay, key)
+    def step(state: State, i: Array) -> tuple[State, Metrics]:
+        return gradient_step(config, state, replay, jax.random.fold_in(learn_key, i))
 
-    learner, metrics = lax.scan(step, learner, jax.random.split(learn_key, config.gradient_steps))
+    learner, metrics = lax.scan(step, learner, jnp.arange(config.gradient_steps))
     state = eqx.tree_at(lambda s: s.replay, learner, replay, is_leaf=lambda x: x is None)
     metrics = {name: value.mean() for name, value in metrics.items()}
     return state, stats | metrics | {"collect/exploration": share}
