@@ -3,7 +3,7 @@
 from functools import cache
 
 from gleanings.driving.families import make_scenes
-from gleanings.driving.learn.windows import windows
+from gleanings.driving.learn.cutting import windows
 from gleanings.driving.scene import Scene
 
 

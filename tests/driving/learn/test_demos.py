@@ -18,7 +18,7 @@ from gleanings.driving.learn.demos import make_demonstrations, play_all, propose
 from gleanings.driving.learn.labels import towards
 from gleanings.driving.learn.mirror import mirror_scene
 from gleanings.driving.learn.split import log_id, split_scenes
-from gleanings.driving.learn.windows import travellers, windows
+from gleanings.driving.learn.cutting import travellers, windows
 from gleanings.driving.learn.world import World
 from gleanings.driving.observation import unflatten
 from gleanings.driving.road import signed_distance

@@ -83,17 +83,16 @@ def train(
     folder = out or Path("runs") / f"learn-{datetime.datetime.now():%Y-%m-%d-%H%M%S}"
     world = WorldConfig(others=others, edge_m=edge_m)
     from gleanings.driving.learn.split import split_scenes
-    from gleanings.driving.learn.train import train as events
+    from gleanings.driving.learn.training import train as events
 
     split = split_scenes(_hazards(count) if scenes is None else _cut(scenes, limit), seed=0, fractions=(0.8, 0.2, 0, 0))
     labelled, _, kept = _demonstrated(split.train, world, DemoConfig())
     options: dict[str, Any] = {"world": world, "seeds": range(seeds), "validation": split.validation}
-    last = None
-    for last in events(learner, kept, labelled, directory=folder, resume=resume, **options):
-        pass
-    if last is not None:
-        shown = {name: value for name, value in last.metrics.items() if not name.startswith("seed-")}
-        print("\n".join(f"{name:<22}{value:.4g}" for name, value in sorted(shown.items())))
+    metrics: dict[str, float] = {}
+    for event in events(learner, kept, labelled, directory=folder, resume=resume, **options):
+        metrics = event.metrics
+    shown = sorted(item for item in metrics.items() if not item[0].startswith("seed-"))
+    print("\n".join(f"{name:<22}{value:.4g}" for name, value in shown))
     print(f"policies: {folder / 'artifacts'}")
 
 
@@ -132,7 +131,7 @@ def _cut(source: str, limit: int | None) -> "list[Scene]":
     """Learning scenes out of files. ConfigError: none."""
     from collections import Counter
 
-    from gleanings.driving.learn.windows import windows
+    from gleanings.driving.learn.cutting import windows
     from gleanings.driving.load import load_scenes
 
     skipped: Counter[str] = Counter()

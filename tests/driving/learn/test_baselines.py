@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gleanings.driving.learn import drives as drives_module
-from gleanings.driving.learn.controls import BrakeToStop, controls
+from gleanings.driving.learn.baselines import BrakeToStop, controls
 from gleanings.driving.learn.drives import drive
 
 from ._drivers import CHUNK, COUNT, WORLD, driven, family_bank, outcomes
