@@ -7,8 +7,8 @@ import jax
 from gleanings.driving.crop import crop_scene
 from gleanings.driving.families import make_scenes
 from gleanings.driving.learn.bank import make_bank
-from gleanings.driving.learn.config import WorldConfig
 from gleanings.driving.learn.baselines import controls
+from gleanings.driving.learn.config import WorldConfig
 from gleanings.driving.learn.drives import Drives, drive
 from gleanings.driving.learn.outcomes import Outcomes, outcomes_of
 from gleanings.driving.learn.world import World

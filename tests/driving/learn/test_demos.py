@@ -14,11 +14,11 @@ from tests.driving.learn._windows import family_windows
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.driving.learn.bank import make_bank
 from gleanings.driving.learn.config import DemoConfig
+from gleanings.driving.learn.cutting import travellers, windows
 from gleanings.driving.learn.demos import make_demonstrations, play_all, propose_edge
 from gleanings.driving.learn.labels import towards
 from gleanings.driving.learn.mirror import mirror_scene
 from gleanings.driving.learn.split import log_id, split_scenes
-from gleanings.driving.learn.cutting import travellers, windows
 from gleanings.driving.learn.world import World
 from gleanings.driving.observation import unflatten
 from gleanings.driving.road import signed_distance

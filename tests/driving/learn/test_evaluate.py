@@ -10,9 +10,9 @@ import pytest
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import ObserveConfig
 from gleanings.driving.learn import drives as drives_module
+from gleanings.driving.learn.baselines import controls
 from gleanings.driving.learn.config import BCConfig, WorldConfig
 from gleanings.driving.learn.contract import LIMITS, Contract, make_contract
-from gleanings.driving.learn.baselines import controls
 from gleanings.driving.learn.drives import drive
 from gleanings.driving.learn.evaluate import FEWEST, PolicyEvaluation, compare, evaluate_policy, kind_of
 from gleanings.driving.learn.outcomes import Outcomes, outcomes_of

@@ -1,4 +1,5 @@
 from gleanings.driving.learn.bank import make_bank
+from gleanings.driving.learn.baselines import BrakeToStop, ConstantSpeed, ExpertReplay, IdmOnRoute, Random, controls
 from gleanings.driving.learn.config import (
     BCConfig,
     BCSACConfig,
@@ -10,7 +11,7 @@ from gleanings.driving.learn.config import (
     sac_config,
 )
 from gleanings.driving.learn.contract import Contract, make_contract
-from gleanings.driving.learn.baselines import BrakeToStop, ConstantSpeed, ExpertReplay, IdmOnRoute, Random, controls
+from gleanings.driving.learn.cutting import windows
 from gleanings.driving.learn.demos import Audit, Demonstrations, make_demonstrations
 from gleanings.driving.learn.difficulty import (
     Buckets,
@@ -28,7 +29,6 @@ from gleanings.driving.learn.policy import Policy, export_policy, load_policy
 from gleanings.driving.learn.safety_reward import SafetyReward, clearance
 from gleanings.driving.learn.split import Split, split_scenes
 from gleanings.driving.learn.training import Training, driver_of, train
-from gleanings.driving.learn.cutting import windows
 from gleanings.driving.learn.world import Decision, World
 
 __all__ = [
