@@ -11,7 +11,8 @@ from tests.driving._writers import write_example, write_scenario
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.data.protoencode import put_bytes, put_varint
 from gleanings.data.tfrecord import write_tfrecord
-from gleanings.driving.load import SceneError, iter_scenes, list_files, load_scenes, raw_items, read_raw
+from gleanings.driving._files import list_files
+from gleanings.driving.load import SceneError, iter_scenes, load_scenes, raw_items, read_raw
 from gleanings.driving.raw import Kind, MapFeature, RawLight, RawScene, RawTrack
 from gleanings.driving.readers.detect import detect
 from gleanings.driving.scene import Scene, name_of
