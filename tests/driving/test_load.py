@@ -103,7 +103,8 @@ def test_paths_patterns_and_limits(folder: Path) -> None:
     with pytest.raises(DataError, match="b, record 0: a record of no known kind"):
         load_scenes(folder)
     assert [type(item) for item in raw_items(folder / "b")] == [DataError, RawScene]
-    (folder / "d").mkdir()
+    (folder / "d" / ".git").mkdir(parents=True)
+    (folder / "d" / ".git" / "index").write_bytes(b"DIRC")
     for path, words in (
         (f"{folder}/q*", "matches no file"),
         (folder / "d", "without scenes"),

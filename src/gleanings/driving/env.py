@@ -56,10 +56,10 @@ class DrivingEnv(gymnasium.Env[np.ndarray, Any]):
     """An episode is one of `scenes`, drawn with equal chances; the simulator's one controlled object is the agent.
 
     sim: controls "sdc" or one id; its observation is replaced by `observe`, and a missing reward by `LinearReward` of
-    `DEFAULT_REWARD`. Observations are rows of `observe.flatten`, actions those of `sim.spec_at` the scenes' dt, a Box or Discrete.
-    Actions that cannot be used (NaN) are coasting. `reset(options={"scene": 3})` chooses the scene. seed: of the first
-    `reset` that is given none. info: "scene", "t" and after a step each metric that is defined, "invalid_action" and
-    "clipped_action". Scenes may differ in size; each size is compiled once.
+    `DEFAULT_REWARD`. Observations are rows of `observe.flatten`, actions those of `sim.spec_at` the dt of the scenes, a
+    Box or Discrete. Actions that cannot be used (NaN) are coasting. `reset(options={"scene": 3})` chooses the scene.
+    seed: of the first `reset` that is given none. info: "scene", "t" and after a step each metric that is defined,
+    "invalid_action" and "clipped_action". Scenes may differ in size; each size is compiled once.
 
     ConfigError: no scenes, not exactly one controlled object, an action of another shape, a step before `reset`.
     """

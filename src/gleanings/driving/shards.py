@@ -72,10 +72,10 @@ def compile_files(
     """Compile every record of files, folders and glob patterns into `folder`, `shard` scenes at a time.
 
     A broken record is reported and no obstacle; compiled files among the sources are passed over. Shards of an earlier
-    run on the same content and maps with the same settings stay, those with others are replaced. workers: processes, each of which takes whole files; 0: this
-    one. progress: called with the files done and all files. Two runs at once in one folder are not meant. Raises:
-    DataError for a path that leads to no file, ConfigError for no sources, workers < 0, shard < 1 or a folder that
-    cannot be made, OSError for one that cannot be written.
+    run on the same content and maps with the same settings stay; those of other maps or settings are replaced. workers:
+    processes, each of which takes whole files; 0: this one. progress: called with the files done and all files. Two
+    runs at once in one folder are not meant. Raises: DataError for a path that leads to no file, ConfigError for no
+    sources, workers < 0, shard < 1 or a folder that cannot be made, OSError for one that cannot be written.
     """
     if not sources or shard < 1 or workers < 0:
         raise ConfigError(f"{len(sources)} sources, shards of {shard}, {workers} workers; expected 1, 1 and 0 or more")
