@@ -108,7 +108,7 @@ def test_compile_inspect_and_view(records: Path, tmp_path: Path, capsys):
     assert main(["drive", "compile", str(records), "--out", str(out)]) == 0
     assert "2 files were there already" in capsys.readouterr().out
     (file, *_) = sorted(out.glob("*.scenes"))
-    for path, said in ((file, "nocturne"), (records / "small.xml", "commonroad")):
+    for path, said in ((file, "1 compiled scenes"), (records / "small.xml", "commonroad")):
         assert main(["drive", "inspect", str(path)]) == 0
         assert said in capsys.readouterr().out
     for name in ("a.html", "a.gif"):
