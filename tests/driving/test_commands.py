@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -107,12 +108,29 @@ def test_compile_inspect_and_view(records: Path, tmp_path: Path, capsys):
     assert main(["drive", "compile", str(records), "--out", str(out)]) == 0
     assert "2 files were there already" in capsys.readouterr().out
     (file, *_) = sorted(out.glob("*.scenes"))
-    for path, said in ((file, "nocturne"), (records / "small.xml", "commonroad")):
+    for path, said in ((file, "1 compiled scenes"), (records / "small.xml", "commonroad")):
         assert main(["drive", "inspect", str(path)]) == 0
         assert said in capsys.readouterr().out
     for name in ("a.html", "a.gif"):
         assert main(["drive", "view", str(file), "--out", str(tmp_path / name)]) == 0
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_view_takes_all_families_in_turn(tmp_path: Path):
+    page = tmp_path / "page.html"
+    assert main(["drive", "view", "all", "--scene", "16", "--out", str(page)]) == 0
+    assert "straight-0-1" in page.read_text()
+
+
+def test_scenes_without_a_step_are_passed_over(tmp_path: Path):
+    from gleanings.driving.run import Drive, scenes_of
+
+    scene = gd.make_scenes("straight")[0]
+    ended = scene._replace(start=np.int32(len(scene.log.x) - 1))
+    gd.save_scenes(tmp_path, [scene, ended])
+    kept, skipped = scenes_of(Drive(str(tmp_path)))
+    assert len(kept) == 1
+    assert skipped == ["record straight-0-0: starts at its last step: nothing is left to simulate"]
 
 
 def test_view_lists_the_pages_of_a_run(run: Path, capsys):
@@ -151,11 +169,18 @@ def test_families_are_listed(capsys):
         (["inspect", "nothing.json"], 3, "nothing.json"),
         (["compile", "nothing.json", "--out", "c"], 3, "nothing.json"),
         (["run", "strait", "--out", "kept"], 2, "neither a file"),
+        (["run", "straight", "--steps", "0", "--out", "kept"], 2, "steps 0"),
+        (["run", "straight", "--limit", "0"], 2, "limit must be 1 or more"),
+        (["run", "straight", "--limit", "-5"], 2, "limit must be 1 or more"),
+        (["view", "strait"], 2, "neither a file or folder nor a family; families: straight"),
+        (["view", "straight", "--out", "file/a.html"], 2, "cannot be written"),
+        (["compile", "file", "--out", "file/c"], 2, "no folder can be made there"),
         (["fly"], 2, "unknown command of `gleanings drive`"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], code: int, match: str, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     assert main(["drive", *arguments]) == code
     assert not (tmp_path / "kept").exists()
     said = capsys.readouterr().err

@@ -164,6 +164,15 @@ def test_summary_is_the_mean_over_the_objects_of_a_group(run):
         summarise(scene, rollout, "me")
 
 
+def test_a_rollout_of_no_steps_has_a_summary_without_values(run):
+    scene, _, rollout = run
+    none = jax.tree.map(lambda rows: rows[:0], (rollout.metrics, rollout.flags))
+    start = jax.tree.map(lambda rows: rows[:1], rollout.trajectory)
+    found = summarise(scene, rollout._replace(metrics=none[0], flags=none[1], trajectory=start))
+    assert {value for name, value in found.items() if name[-2:] == "_n"} == {0.0}
+    assert np.isnan([found["collision"], found["ade_m"], found["score"]]).all()
+
+
 def _last(values: np.ndarray) -> float:
     return values[-1]
 

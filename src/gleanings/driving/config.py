@@ -23,6 +23,11 @@ PER_STEP_METRICS = (
     "goal_reached",
 )
 
+PolicyName = Literal["expert", "null", "idm"]
+AgentName = Literal["log", "idm", "constant"]
+DynamicsName = Literal["bicycle", "discrete", "delta"]
+Controlled = Literal["sdc", "all", "vehicles", "predict"]
+
 EVENTS = (
     "collision",
     "at_fault",
@@ -77,7 +82,7 @@ class ObserveConfig:
 class SimConfig:
     """What a simulator does with the objects of a scene."""
 
-    controlled: Literal["sdc", "all", "vehicles", "predict"] | tuple[int, ...] = "sdc"
+    controlled: Controlled | tuple[int, ...] = "sdc"
     """Objects that take actions; a tuple holds ids of `Scene.objects.id`."""
     start: int | None = None
     """First state index; None: `Scene.start`."""
