@@ -14,7 +14,7 @@ from gleanings.core.errors import DataError
 from gleanings.driving.scene import CELL_M, GATE_M
 
 SLACK_M = 1e-3  # float32 at run time may order two segments otherwise than float64 does here
-_ROOTS, _MAX_PAIRS = 64, 1 << 25
+_ROOTS, _MAX_PAIRS = 64, 1 << 24
 # Blocks of at most `_FINE_M` halve slabs, down to `_THIN_M`, that have their bound from a segment farther than the
 # nearest by more than `_TORN_M`; slabs that no segment at all passes whole are halved at the start.
 _FINE_M, _TORN_M, _THIN_M, _SPLITS = 8.0, 0.5, 0.1, 4
@@ -58,7 +58,7 @@ def root_size(frame: Frame) -> float:
 def roots(lines: Lines, z: Float[np.ndarray, " E"], low: Float[np.ndarray, " slabs"], frame: Frame) -> Nodes:
     """Blocks of `root_size`, each with every 1 m slab from `low` up and the segments that pass somewhere in it.
 
-    DataError: more than 32 million blocks or pairs; so in `quarter`.
+    DataError: more than 16 million blocks or 32 million pairs; so in `quarter`.
     """
     high, size, rising = low + 1, root_size(frame), np.sort(z)
     for _ in range(_SPLITS):
@@ -96,7 +96,7 @@ def _between(
 
 def _check_count(nodes: int, pairs: int) -> None:
     """Refuse more blocks or pairs than memory should hold, before it is taken. Raises: DataError."""
-    if max(nodes, pairs) > _MAX_PAIRS:
+    if nodes > _MAX_PAIRS or pairs > 2 * _MAX_PAIRS:
         raise DataError("road edges, lanes or logs at too many heights, one above the other; cut the scene")
 
 

@@ -22,7 +22,7 @@ def read_file(path: Path, most: int) -> bytes:
         raise DataError(f"{size:,} bytes; at most {most:,} are read. Split the file", path)
     try:
         with path.open("rb") as stream:
-            return stream.read(most)
+            return stream.read(size)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", path) from error
 
