@@ -246,8 +246,9 @@ def test_lights_and_links_of_too_many_are_refused_before_they_are_made(monkeypat
     seen = np.arange(count)
     with pytest.raises(DataError, match="100,000 steps of 200,000 lights"):
         lights_by_lane(seen, seen % steps, np.ones(count, np.int64), np.zeros((count, 3)), np.arange(steps))
-    payload = write_scenario(womd_scene(1))
-    monkeypatch.setattr("gleanings.driving.raw_check.MAX_LINKS", 0)
+    lane = MapFeature("lane", np.eye(3), "9", successors=("11", "12"), neighbours=("4",), linked=True)
+    payload = write_scenario(dataclasses.replace(womd_scene(2), features=(lane,), lights=()))
+    monkeypatch.setattr("gleanings.driving.raw_check.MAX_LINKS", 2)
     monkeypatch.setattr("gleanings.driving.readers.womd_scenario.check_raw", None)
-    with pytest.raises(DataError, match="more than 0 links between lanes"):
+    with pytest.raises(DataError, match="more than 2 links between lanes"):
         womd_scenario.parse(payload, HERE, 0)

@@ -58,7 +58,7 @@ def compile(
     if report.errors and not report.scenes:
         raise DataError(report.errors[0])
     for error in report.errors:
-        print(f"skipped: {error}", file=sys.stderr)
+        print(f"skipped: {printable(error)}", file=sys.stderr)
     print(f"{report.scenes} scenes in {out}, {report.skipped} files were there already, {len(report.errors)} broken")
 
 
