@@ -1,6 +1,7 @@
 """`gleanings drive` from the outside: what it writes, how it goes on after a stop, and what it says to bad input."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,27 @@ def test_view_shows_a_scene_of_a_run_as_it_was_and_as_a_film(run: Path, tmp_path
     assert "the run has scenes 0 to 2" in capsys.readouterr().err
 
 
+def test_text_of_a_file_cannot_steer_the_terminal(tmp_path: Path, capsys):
+    path = _files.write_nocturne(tmp_path)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"scenario_id": "\ud800\x1b[2J\nx"}))
+    assert main(["drive", "inspect", str(path)]) == 0
+    assert capsys.readouterr().out.startswith("scene \\ud800\\x1b[2J\\nx\n")
+    content["objects"][0] |= {"id": "\x1b]0;x\x07", "type": None}
+    content["tl_states"] = {"\x1b]0;x\x07": 1}
+    path.write_text(json.dumps(content))
+    assert main(["drive", "inspect", str(path)]) == 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said[:-1].isprintable()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["drive", "inspect", str(tmp_path / "pipe")]) == 3
+    assert "is a device, pipe" in capsys.readouterr().err
+
+
 def test_families_are_listed(capsys):
     assert main(["drive", "families"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -175,6 +197,8 @@ def test_families_are_listed(capsys):
         (["view", "strait"], 2, "neither a file or folder nor a family; families: straight"),
         (["view", "straight", "--out", "file/a.html"], 2, "cannot be written"),
         (["compile", "file", "--out", "file/c"], 2, "no folder can be made there"),
+        (["compile", ".", "--out", "kept", "--simplify", "nan"], 2, "simplify_m is nan"),
+        (["compile", ".", "--out", "kept", "--simplify", "-1"], 2, "simplify_m is -1"),
         (["fly"], 2, "unknown command of `gleanings drive`"),
     ],
 )

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gleanings.core.config import load
-from gleanings.core.errors import ConfigError, DataError
+from gleanings.core.errors import ConfigError, DataError, printable
 from gleanings.core.rundir import RunDirectory
 from gleanings.driving.config import AgentName, CompileConfig, Controlled, DynamicsName, PolicyName
 
@@ -54,7 +54,7 @@ def compile(
     if report.errors and not report.scenes:
         raise DataError(report.errors[0])
     for error in report.errors:
-        print(f"skipped: {error}", file=sys.stderr)
+        print(f"skipped: {printable(error)}", file=sys.stderr)
     print(f"{report.scenes} scenes in {out}, {report.skipped} files were there already, {len(report.errors)} broken")
 
 
@@ -211,7 +211,7 @@ def _facts(scene: "RawScene") -> str:
         ("mended", _listed(Counter(scene.repairs)) or "nothing"),
         ("licence", scene.licence or "not stated in the file"),
     ]
-    return "\n".join([f"scene {scene.name}", *(f"  {name:<8} {value}" for name, value in rows)])
+    return "\n".join([printable(f"scene {scene.name}"), *(printable(f"  {name:<8} {value}") for name, value in rows)])
 
 
 def _listed(counts: "Counter[str]") -> str:

@@ -1,7 +1,10 @@
 """Settings of the simulator and of compiling and observing scenes; importing this module loads no jax."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from gleanings.core.errors import ConfigError
 
 PER_STEP_METRICS = (
     "collision",
@@ -58,6 +61,11 @@ class CompileConfig:
     """Length of the paths: 256, 512 or 1024 m; None: the least that holds every logged way and what lies ahead."""
     raster: bool = False
     """Also store the signed distance on a 0.5 m raster."""
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a `simplify_m` that is no length."""
+        if not 0 <= self.simplify_m < math.inf:
+            raise ConfigError(f"simplify_m is {self.simplify_m}; expected 0 metres or more, such as 0.001")
 
 
 @dataclass(frozen=True)
