@@ -154,6 +154,6 @@ def test_too_few_steps_and_path_samples_are_named(small: Scene) -> None:
     with pytest.raises(DataError, match="33 path samples; expected at least 34"):
         check_scene(small._replace(paths=short))
     log = small.log._replace(**{name: array[:1] for name, array in small.log._asdict().items()})
+    lights, paths = small.lights._replace(state=small.lights.state[:1]), small.paths
     with pytest.raises(DataError, match="1 steps; expected at least 2"):
-        lights, paths = small.lights._replace(state=small.lights.state[:1]), small.paths
         check_scene(small._replace(log=log, lights=lights, paths=paths._replace(logged=paths.logged[:, :1])))
