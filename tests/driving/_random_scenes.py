@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gleanings.driving.config import CompileConfig
 from gleanings.driving.families import FAMILIES, make_scenes
 from gleanings.driving.load import load_scenes
 from gleanings.driving.scene import Scene, Trajectory
@@ -33,9 +34,9 @@ def real_scene(folder: Path, name: str) -> Scene:
 
 
 @cache
-def family_scene(family: str, seed: int = 0) -> Scene:
+def family_scene(family: str, seed: int = 0, path_m: int | None = None) -> Scene:
     """A generated scene in its own size."""
-    return make_scenes(family, seed)[0]
+    return make_scenes(family, seed, config=CompileConfig(path_m=path_m))[0]
 
 
 def common_size(scenes: list[Scene]) -> list[Scene]:
@@ -50,7 +51,8 @@ def common_size(scenes: list[Scene]) -> list[Scene]:
 @cache
 def family_scenes(*names: str) -> list[Scene]:
     """A scene of each family (of all without names), in one size."""
-    return common_size([family_scene(name) for name in names or FAMILIES])
+    path_m = None if len(names) == 1 else 512  # which not all need
+    return common_size([family_scene(name, path_m=path_m) for name in names or FAMILIES])
 
 
 def drifting(scene: Scene, steps: int | None = None, seed: int = 0) -> Trajectory:

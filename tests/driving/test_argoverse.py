@@ -12,6 +12,7 @@ from tests.driving import _files
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.driving.raw import BUS_SIZE, Kind, RawScene
 from gleanings.driving.readers import argoverse
+from gleanings.driving.readers.detect import read_raw
 
 
 def one(path: Path) -> RawScene:
@@ -182,7 +183,7 @@ def test_feather_and_missing_pyarrow_are_named(tmp_path: Path, monkeypatch: pyte
     feather = tmp_path / "a.feather"
     feather.write_bytes(b"ARROW1\0\0")
     with pytest.raises(DataError, match="no poses of the ego"):
-        one(feather)
+        read_raw(feather)
     path = _files.write_argoverse(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match="pip install pyarrow"):

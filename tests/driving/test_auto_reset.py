@@ -52,6 +52,12 @@ def test_an_episode_that_is_over_makes_room_for_another():
     assert set(indices) == {0, 1, 2}
 
 
+def test_a_bank_with_a_scene_that_starts_at_its_end_is_refused():
+    bank = BANK._replace(start=jnp.asarray([0, 20, 0], jnp.int32))
+    with pytest.raises(ConfigError, match="start 20 leaves no step"):
+        make().reset(bank, KEY)
+
+
 @pytest.mark.slow
 def test_many_environments_share_one_bank():
     auto = make()

@@ -1,10 +1,12 @@
 """`gleanings drive` from the outside: what it writes, how it goes on after a stop, and what it says to bad input."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -107,12 +109,29 @@ def test_compile_inspect_and_view(records: Path, tmp_path: Path, capsys):
     assert main(["drive", "compile", str(records), "--out", str(out)]) == 0
     assert "2 files were there already" in capsys.readouterr().out
     (file, *_) = sorted(out.glob("*.scenes"))
-    for path, said in ((file, "nocturne"), (records / "small.xml", "commonroad")):
+    for path, said in ((file, "1 compiled scenes"), (records / "small.xml", "commonroad")):
         assert main(["drive", "inspect", str(path)]) == 0
         assert said in capsys.readouterr().out
     for name in ("a.html", "a.gif"):
         assert main(["drive", "view", str(file), "--out", str(tmp_path / name)]) == 0
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_view_takes_all_families_in_turn(tmp_path: Path):
+    page = tmp_path / "page.html"
+    assert main(["drive", "view", "all", "--scene", "16", "--out", str(page)]) == 0
+    assert "straight-0-1" in page.read_text()
+
+
+def test_scenes_without_a_step_are_passed_over(tmp_path: Path):
+    from gleanings.driving.run import Drive, scenes_of
+
+    scene = gd.make_scenes("straight")[0]
+    ended = scene._replace(start=np.int32(len(scene.log.x) - 1))
+    gd.save_scenes(tmp_path, [scene, ended])
+    kept, skipped = scenes_of(Drive(str(tmp_path)))
+    assert len(kept) == 1
+    assert skipped == ["record straight-0-0: starts at its last step: nothing is left to simulate"]
 
 
 def test_view_lists_the_pages_of_a_run(run: Path, capsys):
@@ -130,6 +149,27 @@ def test_view_shows_a_scene_of_a_run_as_it_was_and_as_a_film(run: Path, tmp_path
         assert picture.n_frames > 10
     assert main(["drive", "view", str(run), "--scene", "3"]) == 2
     assert "the run has scenes 0 to 2" in capsys.readouterr().err
+
+
+def test_text_of_a_file_cannot_steer_the_terminal(tmp_path: Path, capsys):
+    path = _files.write_nocturne(tmp_path)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"scenario_id": "\ud800\x1b[2J\nx"}))
+    assert main(["drive", "inspect", str(path)]) == 0
+    assert capsys.readouterr().out.startswith("scene \\ud800\\x1b[2J\\nx\n")
+    content["objects"][0] |= {"id": "\x1b]0;x\x07", "type": None}
+    content["tl_states"] = {"\x1b]0;x\x07": 1}
+    path.write_text(json.dumps(content))
+    assert main(["drive", "inspect", str(path)]) == 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said[:-1].isprintable()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["drive", "inspect", str(tmp_path / "pipe")]) == 3
+    assert "is a device, pipe" in capsys.readouterr().err
 
 
 def test_families_are_listed(capsys):
@@ -151,11 +191,20 @@ def test_families_are_listed(capsys):
         (["inspect", "nothing.json"], 3, "nothing.json"),
         (["compile", "nothing.json", "--out", "c"], 3, "nothing.json"),
         (["run", "strait", "--out", "kept"], 2, "neither a file"),
+        (["run", "straight", "--steps", "0", "--out", "kept"], 2, "steps 0"),
+        (["run", "straight", "--limit", "0"], 2, "limit must be 1 or more"),
+        (["run", "straight", "--limit", "-5"], 2, "limit must be 1 or more"),
+        (["view", "strait"], 2, "neither a file or folder nor a family; families: straight"),
+        (["view", "straight", "--out", "file/a.html"], 2, "cannot be written"),
+        (["compile", "file", "--out", "file/c"], 2, "no folder can be made there"),
+        (["compile", ".", "--out", "kept", "--simplify", "nan"], 2, "simplify_m is nan"),
+        (["compile", ".", "--out", "kept", "--simplify", "-1"], 2, "simplify_m is -1"),
         (["fly"], 2, "unknown command of `gleanings drive`"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], code: int, match: str, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     assert main(["drive", *arguments]) == code
     assert not (tmp_path / "kept").exists()
     said = capsys.readouterr().err

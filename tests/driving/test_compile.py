@@ -164,6 +164,14 @@ def test_goals_are_given_or_the_end_of_the_log() -> None:
     assert goals.exists.sum() == 2
 
 
+def test_a_log_of_one_pose_has_no_goal_but_the_given() -> None:
+    once = driving(5.0)
+    once.valid[:], once.valid[START] = False, True
+    assert compile_scene(scene([once, driving(2.0)])).goals.exists[:2].tolist() == [False, True]
+    given = compile_scene(scene([once], goals=(RawGoal(0, (30.0, 4.0), 3.0),))).goals
+    assert given.exists[:1].tolist() == [True]
+
+
 def test_road_points_are_two_metres_apart_with_kind_and_direction() -> None:
     compiled = compile_scene(scene([driving(5.0)], straight_road()))
     road = compiled.road

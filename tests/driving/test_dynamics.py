@@ -217,6 +217,16 @@ def test_limits_by_kind_and_speed(kind, v, low, high, curvature):
     assert np.isclose(largest_curvature(v, one), curvature)
 
 
+@pytest.mark.parametrize("dynamics", FAMILY[1:3], ids=NAMES[1:3])
+def test_displacements_reach_as_far_at_long_steps(dynamics):
+    pose = Pose(*(jnp.asarray(a) for a in (0.0, 0.0, 0.0, 0.0, 20.0, 0.0)))
+    one = limits_of(jnp.asarray(1))
+    for dt in (0.1, 0.5):
+        low, high = dynamics.bounds(pose, dt, one)
+        assert np.allclose([low, high], np.outer([-1, 1], [60 * dt, 60 * dt, math.pi]))
+    assert np.allclose(dynamics.clip(pose, dynamics.null(pose, 0.5, one), 0.5, one), [10, 0, 0])
+
+
 def test_bins_lie_as_stated():
     pose = Pose(*(jnp.asarray(a) for a in (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)))
     one = limits_of(jnp.asarray(1))

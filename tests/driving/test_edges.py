@@ -113,6 +113,14 @@ def test_slopes_are_cut_at_every_half_metre():
         compile_edges([(wall * 1e9, False)], simplify_m=0.001)
 
 
+def test_many_edges_that_rise_are_refused_together():
+    slopes = [(np.array([[0.0, k, 0], [2e4, k, 2e4]]), False) for k in range(1000)]
+    begin = time.process_time()
+    with pytest.raises(DataError, match="more than 65,536 road edge segments"):
+        compile_edges(slopes, simplify_m=0.001)
+    assert time.process_time() - begin < 1
+
+
 def test_nothing_gives_nothing():
     for lines in ([], [(np.zeros((0, 3)), True)], [(np.zeros((1, 3)), False)], [(np.zeros((5, 3)), True)]):
         assert [len(column) for column in compile_edges(lines, simplify_m=0.001)] == [0] * 10

@@ -257,6 +257,10 @@ def test_a_vector_environment_keeps_gymnasiums_contract():
     kept = first.copy()
     first += 1  # what was returned belongs to the caller
     np.testing.assert_array_equal(many.reset(seed=7)[0], kept)
+    later = [many.reset()[0] for _ in range(3)]
+    for seed in (7, [7, 8, 9, 10, 11, 12]):  # what follows a seed follows from it
+        many.reset(seed=seed)
+        np.testing.assert_array_equal([many.reset()[0] for _ in range(3)], later)
     many.close()
     with pytest.raises(ConfigError, match="call reset"):
         many.step(np.zeros((6, 2)))
@@ -271,6 +275,9 @@ def test_scenes_are_padded_or_refused():
         make_many(2, [small, tiny_scene([straight(steps=31)])])
     with pytest.raises(ConfigError, match="num_envs 0"):
         make_many(0)
+    for options in ({"scene": 99}, {"scene": 0}):
+        with pytest.raises(ConfigError, match="takes no options"):
+            many.reset(seed=0, options=options)
     with pytest.raises(ConfigError, match="2 seeds for 6"):
         many.reset(seed=[1, 2])
 

@@ -84,6 +84,9 @@ def test_policies_make_a_fan_and_the_one_that_runs_into_a_car_ranks_last():
     assert order[-1] == 1
     assert values[1] == 0
     assert (np.diff(values[order]) <= 0).all()
+    metrics = {name: futures.metrics[name] for name in NEEDS[1:]}
+    with pytest.raises(ConfigError, match=f"missing: {NEEDS[0]}, progress_m"):
+        rank(SCENE, futures._replace(metrics=metrics))
 
 
 def test_what_cannot_be_fanned_is_refused():

@@ -138,3 +138,23 @@ def test_ground_has_up_to_two_levels_and_fills_small_gaps():
     single = compile_ground(points[:2], frame)
     assert not np.isnan(single.low[0])
     assert np.isnan(single.high).all()
+
+
+@pytest.mark.parametrize("far", [0.5, 7.0], ids=["touching", "apart"])
+def test_edges_at_many_heights_are_refused_before_memory_is_taken(monkeypatch: pytest.MonkeyPatch, far: float):
+    monkeypatch.setattr("gleanings.driving._blocks._MAX_PAIRS", 20_000)
+    lines = [(np.array([[0.0, k, far * k], [200, k, far * k]]), False) for k in range(200)]
+    edges = compile_edges(lines, simplify_m=0.001)
+    heights = np.concatenate([line for line, _ in lines])
+    with pytest.raises(DataError, match="too many heights"):
+        edge_grid(edges, make_frame(heights[:, :2]), heights)
+    single, poses = compile_edges(lines[:1], simplify_m=0.001), np.zeros((9999, 3))
+    poses[:, 2] = 7.0 * np.arange(9999)
+    with pytest.raises(DataError, match="too many heights"):
+        edge_grid(single, make_frame(heights[:, :2]), poses)
+
+
+def test_edges_of_thousands_of_kilometres_are_refused():
+    edges = compile_edges([(np.array([[0.0, 0, 0], [1e8, 0, 0]]), False)], simplify_m=0.001)
+    with pytest.raises(DataError, match="100,000 km; cut the scene"):
+        edge_grid(edges, make_frame(np.zeros((1, 2))), np.zeros((1, 3)))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.driving._scenes import Track, straight, tiny_scene
 
+from gleanings.core.errors import ConfigError
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle
 from gleanings.driving.idm import IDM, Leader, find_leader, point_at, red_line, travel
@@ -42,6 +43,24 @@ def drive(scene: Scene, agent: IDM | None = None) -> Trajectory:
 
 def on_device(scene: Scene) -> Scene:
     return jax.tree.map(jnp.asarray, scene)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("desired", "lane", "'log' or 'limit'"),
+        ("headway", -1.0, "headway=-1.0: 0 or more"),
+        ("acceleration", 0.0, "more than 0"),
+        ("hardest", float("nan"), "more than 0"),
+    ],
+)
+def test_parameters_that_cannot_be_meant_are_refused(name: str, value: Any, words: str):
+    agent = IDM()
+    object.__setattr__(agent, name, value)  # the tests' type checks would refuse it first
+    with pytest.raises(ConfigError, match=words):
+        agent.__check_init__()
+    with pytest.raises(ConfigError, match="headway=-2"):
+        IDM(headway=-2.0)
 
 
 @jax.jit

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.driving._raw import junction, line, ring_road, straight_road
 
+from gleanings.core.errors import DataError
 from gleanings.driving._polylines import resample, simplify
 from gleanings.driving.lanes import LaneGraph, build_graph, lane_segments, near_links
 from gleanings.driving.match import LaneIndex, match_lanes, route
@@ -150,3 +151,15 @@ def test_without_lanes_everything_is_empty() -> None:
     assert (graph.count, len(lanes.ax), len(lanes.id)) == (0, 1, 0)
     rows = match_lanes(LaneIndex(graph), np.zeros((1, 2, 3)), np.zeros((1, 2)), np.ones((1, 2), bool))
     assert rows.tolist() == [[-1, -1]]
+
+
+def test_a_lane_that_rises_for_ever_is_refused() -> None:
+    graph = graph_of([MapFeature("lane", np.array([[0.0, 0, 0], [10, 0, 1e8]]), "tower")])
+    with pytest.raises(DataError, match="200,000,000 segments"):
+        lane_segments(graph)
+
+
+def test_links_of_made_up_scenes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gleanings.driving.raw_check.MAX_LINKS", 1)
+    with pytest.raises(DataError, match="more than 1 links"):
+        graph_of(straight_road(True))

@@ -83,6 +83,13 @@ def test_motion_on_a_circle_has_the_features_of_a_circle():
         np.testing.assert_allclose(got[mask], value, atol=1e-9)
 
 
+def test_a_rollout_without_the_object_is_not_the_best():
+    here, there = np.ones((3, 1), bool), np.zeros((3, 1))
+    log = Trajectory(*[there] * 6, here)
+    motion = Trajectory(*[np.stack([there + 3, there + 4]) for _ in range(6)], np.stack([here, ~here]))
+    assert module._least_ade(motion, log, np.array([True])) == pytest.approx(math.hypot(3, 3))
+
+
 @pytest.mark.slow
 def test_nothing_is_more_likely_than_the_log_and_noise_is_worse():
     scores = []

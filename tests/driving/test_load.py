@@ -11,7 +11,8 @@ from tests.driving._writers import write_example, write_scenario
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.data.protoencode import put_bytes, put_varint
 from gleanings.data.tfrecord import write_tfrecord
-from gleanings.driving.load import SceneError, iter_scenes, list_files, load_scenes, raw_items, read_raw
+from gleanings.driving._files import list_files
+from gleanings.driving.load import SceneError, iter_scenes, load_scenes, raw_items, read_raw
 from gleanings.driving.raw import Kind, MapFeature, RawLight, RawScene, RawTrack
 from gleanings.driving.readers.detect import detect
 from gleanings.driving.scene import Scene, name_of
@@ -102,7 +103,8 @@ def test_paths_patterns_and_limits(folder: Path) -> None:
     with pytest.raises(DataError, match="b, record 0: a record of no known kind"):
         load_scenes(folder)
     assert [type(item) for item in raw_items(folder / "b")] == [DataError, RawScene]
-    (folder / "d").mkdir()
+    (folder / "d" / ".git").mkdir(parents=True)
+    (folder / "d" / ".git" / "index").write_bytes(b"DIRC")
     for path, words in (
         (f"{folder}/q*", "matches no file"),
         (folder / "d", "without scenes"),

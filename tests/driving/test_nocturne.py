@@ -62,6 +62,14 @@ def test_lights_are_keyed_by_lane_and_time(tmp_path: Path, named: bool):
     assert (light.lane, light.stop.tolist()) == ("1", [50, -2, 3])
 
 
+def test_lights_of_too_many_states_are_refused_before_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    empty = {"state": [], "x": [], "y": [], "z": []}
+    monkeypatch.setattr("gleanings.driving.raw_check.MAX_STATES", 1000)
+    monkeypatch.setattr("gleanings.driving.readers.nocturne.RawLight", None)
+    with pytest.raises(DataError, match=r"60 steps of 20 lights; .* 1,000 states are read"):
+        changed(tmp_path, lambda content: content.update(tl_states={str(i): empty for i in range(20)}))
+
+
 def test_headings_in_degrees_and_scenes_without_z_are_seen(tmp_path: Path):
     def older(content: dict[str, Any]) -> None:
         for entry in content["objects"]:

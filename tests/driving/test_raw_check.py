@@ -122,6 +122,7 @@ def test_what_cannot_be_mended_is_refused() -> None:
     times = np.arange(9) * 0.1
     late = np.arange(9) > 2
     light = RawLight("1", np.zeros(8, np.uint8), np.zeros(3))
+    linked = MapFeature("lane", np.eye(3), "1", successors=("1",) * 50_000, neighbours=("1",) * 50_000)
     for bad, words in (
         (scene(tracks=()), "no object is valid at the start, step 2"),
         (scene(tracks=(track(times, valid=late),)), "no object is valid at the start"),
@@ -136,8 +137,18 @@ def test_what_cannot_be_mended_is_refused() -> None:
         (scene(sdc=1), "sdc names track 1; the scene has 1"),
         (scene(predict=(0, -1)), "predict names track -1"),
         (scene(goals=(RawGoal(0, (NAN, 0.0), 2.0),)), "the goal of track 0 is no circle"),
+        (scene(lights=(light,) * 50_001), "9 steps of 50,001 lights; at most"),
+        (scene(features=(linked,) * 11), "more than 1,000,000 links"),
         (scene(lights=(light,)), "the light of lane '1' has 8 states; expected 9"),
     ):
         with pytest.raises(DataError, match=words) as error:
             check_raw(bad)
         assert "test:x, record s" in str(error.value)
+
+
+def test_lights_may_not_grow_beyond_the_states_when_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = np.append(np.arange(8) * 0.1, 50.0)
+    light = RawLight("1", np.zeros(9, np.uint8), np.zeros(3))
+    monkeypatch.setattr("gleanings.driving.raw_check.MAX_STATES", 1000)
+    with pytest.raises(DataError, match="501 steps of 2 lights"):
+        check_raw(scene(times, lights=(light, light)))

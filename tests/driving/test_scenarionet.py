@@ -75,9 +75,14 @@ FAULTS: dict[str, tuple[Callable[[Any], object], str]] = {
     "text": (lambda c: c["tracks"]["0"]["state"].update(heading=np.array(["x"] * 60)), "expected numbers"),
     "a list in itself": (lambda c: c["map_features"]["1"].update(polyline=circle()), "map feature 1"),
     "lists that double": (lambda c: c["map_features"]["1"].update(polyline=doubled()), "no number"),
-    "many links": (lambda c: c["map_features"]["8"].update(exit_lanes=["1"] * 5000), "neighbours and exits"),
+    "many links": (lambda c: c["map_features"]["8"].update(exit_lanes=["1"] * 5000), "exit_lanes holds 5,000"),
     "one row a million times": (lambda c: c["map_features"]["1"].update(polyline=[[0.0] * 9999] * 9999), "9999 coord"),
     "a light": (lambda c: c["dynamic_map_states"]["8"]["state"].update(object_state=[]), "0 states"),
+    "an array for a table": (lambda c: c.update(metadata=np.zeros(3)), "metadata is a ndarray"),
+    "an array for the lights": (lambda c: c.update(dynamic_map_states=np.zeros(3)), "dynamic_map_states is a ndarray"),
+    "an array for a name": (lambda c: c.update(id=np.zeros(3)), "id is a ndarray"),
+    "an array for a source": (lambda c: c["metadata"].update(dataset=np.zeros(3)), "dataset is a ndarray"),
+    "many wanted": (lambda c: c["metadata"].update(tracks_to_predict=np.zeros(200_000, "u1")), "holds 200,000 values"),
     "a list": (lambda c: c["metadata"].update(objects_of_interest=[[]]), "objects_of_interest"),
     "ego": (lambda c: c["metadata"].update(current_time_index=60), "start 60"),
 }
@@ -103,6 +108,19 @@ def test_a_fault_is_named_in_one_line(tmp_path: Path, case: str):
     with pytest.raises(DataError, match=message) as caught:
         changed(tmp_path, change)
     assert str(caught.value).isprintable()
+
+
+def test_features_and_shared_links_are_counted_as_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def share(content: dict[str, Any]) -> None:
+        lane = content["map_features"]["8"] | {"exit_lanes": [str(i) for i in range(100)]}
+        content["map_features"] |= {str(i): lane for i in range(10, 30)}
+
+    monkeypatch.setattr("gleanings.driving.raw_check.MAX_LINKS", 1000)
+    with pytest.raises(DataError, match="more than 1,000 links between lanes"):
+        changed(tmp_path, share)
+    monkeypatch.setattr("gleanings.driving.readers.scenarionet.MAX_FEATURES", 10)
+    with pytest.raises(DataError, match="22 map features; at most 10"):
+        changed(tmp_path, share)
 
 
 def test_the_real_overpass(shared_data: Path):

@@ -13,6 +13,7 @@ from gleanings.driving import geometry
 from gleanings.driving.agents import ConstantVelocity, LogPlayback
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle, DeltaLocal, Discrete, StateTarget
+from gleanings.driving.metrics import step_metrics
 from gleanings.driving.policies import expert, null
 from gleanings.driving.reward import LinearReward
 from gleanings.driving.sim import Simulator
@@ -299,6 +300,9 @@ def test_settings_of_another_type_are_refused():
         ("metrics", "collision", "a tuple of names"),
         ("controlled", "ego", "ego.*predict"),
         ("on_done", "halt", "continue, stop, remove"),
+        ("start", "a", "start 'a': a whole number"),
+        ("steps", 2.5, "steps 2.5: a whole number"),
+        ("history", True, "history True: a whole number"),
         ("road", "gridd", "grid, dense, raster"),
         ("terminate_on", ("ttc_s",), "true or false"),
     ):
@@ -322,6 +326,8 @@ def test_scenes_in_which_nobody_acts_are_refused():
         make(controlled=(7, 100)).rollout(SCENE, None, KEY)
     with pytest.raises(ConfigError, match="start 20"):
         make(start=20).reset(SCENE, KEY)
+    with pytest.raises(ConfigError, match="start 20 leaves no step"):
+        make().rollout(SCENE._replace(start=np.int32(20)), None, KEY)
     with pytest.raises(ConfigError, match="true or false"):
         make(terminate_on=("log_divergence",)).rollout(SCENE, None, KEY)
     with pytest.raises(ConfigError, match="one Scene"):
@@ -353,7 +359,23 @@ def test_record_and_steps():
     assert np.array_equal(whole.controlled, np.arange(8) == 0)
 
 
+def test_a_reward_is_one_value_an_object():
+    sim = Simulator(SimConfig(metrics=()), agents=LogPlayback(), reward=lambda *step: jnp.float32(0))
+    with pytest.raises(ConfigError, match=r"a reward of shape \(\)"):
+        jax.eval_shape(lambda: sim.rollout(SCENE, None, KEY, steps=2))
+    with pytest.raises(ConfigError, match=r"one value an object is needed, \(8,\)"):
+        jax.eval_shape(lambda: sim.step(SCENE, sim.reset(SCENE, KEY), None, KEY))
+
+
+def test_excused_overlaps_must_be_known_to_measure_contacts():
+    state = make().reset(SCENE, KEY)
+    with pytest.raises(ConfigError, match="excuse_overlap=False"):
+        step_metrics(SCENE, state, state, COLLIDE)
+    step_metrics(SCENE, state, state, ("infeasible",))
+
+
 def test_action_specs():
+    assert np.allclose(make(DeltaLocal()).spec_at(0.5).high, [30, 30, np.pi])
     spec = make().action_spec
     assert np.allclose([spec.low, spec.high], [[-8, -0.22], [4, 0.22]])
     assert np.allclose(make(controlled="all").action_spec.high, [4, 3])

@@ -117,6 +117,12 @@ def test_groups_hold_every_scene_once(small: Scene, large: Scene) -> None:
         ("grid", "start", 1 << 20, "grid.start"),
         ("lane_grid", "nx", 1 << 20, "lane_grid.nx"),
         (None, "start", 91, "start holds"),
+        ("objects", "kind", 4, "objects.kind holds"),
+        ("objects", "kind", -1, "objects.kind holds"),
+        ("objects", "last", 91, "objects.last holds"),
+        ("lights", "state", 9, "lights.state holds"),
+        ("road", "kind", 8, "road.kind holds"),
+        ("grid", "slots", 1 << 20, "grid.slots holds"),
         (None, "dt", float("nan"), "dt is nan"),
     ],
 )
@@ -141,3 +147,13 @@ def test_arrays_of_another_type_or_size_are_named(small: Scene) -> None:
 def test_compiling_and_storing_load_no_jax() -> None:
     code = "import sys, gleanings.driving.store, gleanings.driving.compile; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_too_few_steps_and_path_samples_are_named(small: Scene) -> None:
+    short = small.paths._replace(**{name: getattr(small.paths, name)[:, :33] for name in ("x", "y", "z", "limit")})
+    with pytest.raises(DataError, match="33 path samples; expected at least 34"):
+        check_scene(small._replace(paths=short))
+    log = small.log._replace(**{name: array[:1] for name, array in small.log._asdict().items()})
+    lights, paths = small.lights._replace(state=small.lights.state[:1]), small.paths
+    with pytest.raises(DataError, match="1 steps; expected at least 2"):
+        check_scene(small._replace(log=log, lights=lights, paths=paths._replace(logged=paths.logged[:, :1])))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.driving._files import write_nocturne, write_scenarionet
+from tests.driving._files import write_argoverse, write_ngsim, write_nocturne, write_scenarionet
 from tests.driving._raw import driving, light, scene, straight_road
 
 from gleanings.core.errors import ConfigError, DataError
@@ -117,6 +117,13 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "a.tfrecord"
 
 
+def _edges(paths: tuple[Path, ...], out: Path) -> list[int]:
+    """Road edges of the scenes of a folder into which the sources are compiled."""
+    assert compile_files(paths, out).errors == []
+    found = [one for file in sorted(out.iterdir()) for one in load_compiled(file)]
+    return [int((one.edges.inv_l2 > 0).sum()) for one in found]
+
+
 RECORDS = [b"1", b"bad", b"2", b"3", b"4", b"bad", b"5"]
 READ: list[bytes] = []
 
@@ -133,8 +140,30 @@ def test_records_become_shards_and_a_second_run_skips_them(tmp_path: Path, sourc
     again = compile_files([source], tmp_path / "out", shard=2)
     assert (again.scenes, again.skipped, again.errors, READ) == (5, 1, report.errors, [])
     assert compile_files([tmp_path], tmp_path / "out", shard=2).skipped == 1
+    (tmp_path / "out" / "mine.scenes").write_bytes(b"of the user")
     other = compile_files([source], tmp_path / "out", CompileConfig(max_objects=3), shard=2)
     assert (other.scenes, other.skipped) == (5, 0)
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())  # each scene once
+    assert left == sorted(["mine.scenes", *(file.name for file in other.sources[0].files)])
+
+
+def test_a_map_that_comes_later_is_compiled_in(tmp_path: Path) -> None:
+    paths = write_argoverse(tmp_path), write_ngsim(tmp_path)
+    beside = [tmp_path / "log_map_archive_abc.json", tmp_path / "small.net.xml"]
+    maps = [path.read_bytes() for path in beside]
+    for path in beside:
+        path.unlink()
+    assert _edges(paths, tmp_path / "out") == [0, 0]
+    for path, content in zip(beside, maps, strict=True):
+        path.write_bytes(content)
+    found = _edges(paths, tmp_path / "out")
+    assert len(found) == 2
+    assert min(found) > 0
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no folder can be made there"):
+        compile_files([write_nocturne(tmp_path)], tmp_path / "small.json" / "out")
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import json
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.driving._scenes import straight, tiny_scene, turning
@@ -101,12 +100,13 @@ def test_score_is_a_product_and_a_weighted_mean():
 
 
 class Rewards(eqx.Module):
-    """Two rewards in one program, told apart by the first axis."""
+    """Two rewards in one program; the second counts seven times."""
 
     both: tuple[LinearReward, GoalReward]
 
     def __call__(self, scene, previous, state, metrics):
-        return jnp.stack([reward(scene, previous, state, metrics) for reward in self.both])
+        first, second = (reward(scene, previous, state, metrics) for reward in self.both)
+        return first + 7 * second
 
 
 LINEAR = LinearReward({"collision": -1.0, "log_divergence": -0.5})
@@ -164,6 +164,15 @@ def test_summary_is_the_mean_over_the_objects_of_a_group(run):
         summarise(scene, rollout, "me")
 
 
+def test_a_rollout_of_no_steps_has_a_summary_without_values(run):
+    scene, _, rollout = run
+    none = jax.tree.map(lambda rows: rows[:0], (rollout.metrics, rollout.flags))
+    start = jax.tree.map(lambda rows: rows[:1], rollout.trajectory)
+    found = summarise(scene, rollout._replace(metrics=none[0], flags=none[1], trajectory=start))
+    assert {value for name, value in found.items() if name[-2:] == "_n"} == {0.0}
+    assert np.isnan([found["collision"], found["ade_m"], found["score"]]).all()
+
+
 def _last(values: np.ndarray) -> float:
     return values[-1]
 
@@ -181,7 +190,7 @@ def test_rewards(run):
     lives = rows.valid[1:] & rows.valid[:-1] & goals.exists
     enters = (value["goal_reached"] > 0) & (away[:-1] > goals.radius)
     goal = np.where(lives, 0.1 * (away[:-1] - away[1:]) + enters, 0) - value["collision"] - value["off_road"]
-    np.testing.assert_allclose(roll.reward, np.stack([linear, goal], 1), atol=1e-4)
+    np.testing.assert_allclose(roll.reward, linear + 7 * goal, atol=1e-3)
 
 
 def test_evaluation_is_that_of_single_scenes():

@@ -13,6 +13,7 @@ from gleanings.data.protoencode import put_bytes, put_varints
 from gleanings.data.tfrecord import write_tfrecord
 from gleanings.driving.raw import Light, MapFeature, RawLight, RawScene
 from gleanings.driving.readers import womd_example, womd_scenario
+from gleanings.driving.readers._womd import lights_by_lane
 from gleanings.driving.readers.detect import iter_raw, read_raw
 
 HERE = Path("a.tfrecord")
@@ -238,3 +239,16 @@ def test_real_files_hold_plausible_scenes(shared_data: Path, name: str) -> None:
         moved = np.diff(track.position[:, :2], axis=0)[both] / np.diff(scene.times)[both, None]
         if len(both) > 10:
             assert np.median(np.linalg.norm(moved - track.velocity[1:][both], axis=1)) < 0.5
+
+
+def test_lights_and_links_of_too_many_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, steps = 200_000, 100_000
+    seen = np.arange(count)
+    with pytest.raises(DataError, match="100,000 steps of 200,000 lights"):
+        lights_by_lane(seen, seen % steps, np.ones(count, np.int64), np.zeros((count, 3)), np.arange(steps))
+    lane = MapFeature("lane", np.eye(3), "9", successors=("11", "12"), neighbours=("4",), linked=True)
+    payload = write_scenario(dataclasses.replace(womd_scene(2), features=(lane,), lights=()))
+    monkeypatch.setattr("gleanings.driving.raw_check.MAX_LINKS", 2)
+    monkeypatch.setattr("gleanings.driving.readers.womd_scenario.check_raw", None)
+    with pytest.raises(DataError, match="more than 2 links between lanes"):
+        womd_scenario.parse(payload, HERE, 0)

@@ -1,6 +1,7 @@
 """Compiled files that were cut, changed or made up: only DataError, quickly, and in little memory."""
 
 import json
+import os
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from gleanings.core.errors import DataError
 from gleanings.driving.compile import compile_scene
 from gleanings.driving.scene import Scene
 from gleanings.driving.stack import LAYOUT, arrays_of
-from gleanings.driving.store import load_compiled, save_scenes
+from gleanings.driving.store import is_compiled, load_compiled, save_scenes
 
 Header = dict[str, Any]
 
@@ -137,10 +138,12 @@ def test_what_is_no_compiled_file_is_refused(tmp_path: Path, data: bytes) -> Non
     assert refused(tmp_path / "f.scenes", data)
 
 
-def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none"):
-        with pytest.raises(DataError, match="cannot be opened"):
-            load_compiled(path)
+def test_a_folder_a_pipe_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, words in ((".", "is a folder"), ("none", "cannot be opened"), ("pipe", "is a device, pipe")):
+        assert not is_compiled(tmp_path / name)
+        with pytest.raises(DataError, match=words):
+            load_compiled(tmp_path / name)
 
 
 def test_indices_that_leave_their_array_are_refused(tmp_path: Path, one: Scene) -> None:

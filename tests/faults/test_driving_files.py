@@ -20,6 +20,10 @@ from tests.driving._writers import womd_scene, write_example, write_scenario
 from gleanings.core.errors import DataError
 from gleanings.data.tfrecord import is_tfrecord, masked_crc, write_tfrecord
 from gleanings.driving.raw import RawScene
+from gleanings.driving.readers._json import load_json
+from gleanings.driving.readers._sumo import read_net
+from gleanings.driving.readers._unpickle import unpickle
+from gleanings.driving.readers._xml import parse_xml
 from gleanings.driving.readers.detect import read_raw
 
 
@@ -185,3 +189,34 @@ def test_real_files_damaged_at_random(
         (source,) = (shared_data / "driving" / folder).glob(pattern)
         copies.append(Path(shutil.copyfile(source, tmp_path / source.name)))
     assert len(messages_of(copies[0], tuple(copy.name for copy in copies), trials, watch=5)) == trials
+
+
+@pytest.mark.parametrize("read", [parse_xml, load_json, unpickle, read_net])
+def test_devices_are_not_read_to_their_end(tmp_path: Path, read: Callable[[Path], object]):
+    (path := tmp_path / "a.net.xml").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="is a device, pipe or socket"):
+        read(path)
+
+
+def test_a_tag_without_end_and_many_attributes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.xml"
+    path.write_bytes(b"<a " + b" ".join(b'a%d=""' % i for i in range(200_000)) + b"/>")
+    begin = time.process_time()
+    with pytest.raises(DataError, match="byte 0: a tag or comment of more than 1,048,576 bytes"):
+        parse_xml(path)
+    assert time.process_time() - begin < 0.2
+    monkeypatch.setattr("gleanings.driving.readers._xml.MAX_ATTRIBUTES", 1000)
+    path.write_bytes(b"<a>" + b'<b c="" d=""/>' * 500 + b"</a>")
+    assert len(parse_xml(path)) == 500
+    path.write_bytes(path.read_bytes()[:-4] + b'<b c=""/></a>')
+    with pytest.raises(DataError, match=r"byte 7003: more than .* 1,000 attributes"):
+        parse_xml(path)
+
+
+def test_long_texts_and_tags_over_the_borders_of_pieces_are_whole(tmp_path: Path):
+    shapes = [f"{i},{i}.5 " * (i * 997 % 20_000) for i in range(40)]
+    path = tmp_path / "a.xml"
+    path.write_text("<a>" + "".join(f'<b shape="{shape}">{shape}&lt;</b>' for shape in shapes) + "</a>", "utf-8")
+    found = parse_xml(path)
+    assert [node.get("shape") for node in found] == shapes
+    assert [node.text for node in found] == [f"{shape}<" for shape in shapes]

@@ -70,6 +70,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a negative shape": (array(b"J\xff\xff\xff\xffJ\xfc\xff\xff\xff\x86", FOUR), "impossible shape"),
     "a shape of texts": (array(b"\x8c\1x\x85", FOUR), "impossible shape"),
     "an empty giant": (array(b"(K\0" + b"J\xff\xff\xff\x7f" * 7 + b"t", b"C\0"), "damaged|impossible"),
+    "a character beyond the last": (array(b"K\4\x85", b"C\x10" + b"\xff\xff\xff\x7f" * 4, "U1"), "a character"),
     "rank 60": (array(b"(" + b"K\1" * 60 + b"t", b"C\4abcd"), "impossible shape"),
     "data as a list": (array(b"K\4\x85", b"]"), "refused"),
     "another version": (array(b"K\4\x85", FOUR, version=b"K\2"), "refused"),
@@ -130,7 +131,7 @@ def test_size_and_instructions_are_bounded(tmp_path: Path, monkeypatch: pytest.M
         file.truncate((256 << 20) + 1)
     with pytest.raises(DataError, match="are read"):
         unpickle(path)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is a folder"):
         unpickle(tmp_path)
 
 

@@ -4,6 +4,11 @@ import os
 from collections.abc import Sequence
 
 
+def printable(text: str) -> str:
+    """`text` with escapes for line ends, control characters and half letters, which a terminal obeys or cannot show."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class GleaningsError(Exception):
     """Base of every deliberate error; the command prints its one line and exits with `exit_code`."""
 
@@ -19,7 +24,8 @@ class ConfigError(GleaningsError):
 class DataError(GleaningsError):
     """Input data that cannot be read or does not hold what is expected.
 
-    `path` is the file, `record` the index or key of the record inside it, `offset` the byte position.
+    `path` is the file, `record` the index or key of the record inside it, `offset` the byte position. The line may
+    quote the file: what is not printable in it is escaped.
     """
 
     exit_code = 3
@@ -34,7 +40,7 @@ class DataError(GleaningsError):
         self.path, self.record, self.offset = path, record, offset
         parts = [("", path), ("record ", record), ("byte ", offset)]
         where = ", ".join(f"{label}{value}" for label, value in parts if value is not None)
-        super().__init__(f"{where}: {message}" if where else message)
+        super().__init__(printable(f"{where}: {message}" if where else message))
 
 
 class CheckpointError(GleaningsError):

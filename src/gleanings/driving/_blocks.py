@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from gleanings.core.errors import DataError
 from gleanings.driving.scene import CELL_M, GATE_M
 
 SLACK_M = 1e-3  # float32 at run time may order two segments otherwise than float64 does here
-_ROOTS = 64
+_ROOTS, _MAX_PAIRS = 64, 1 << 24
 # Blocks of at most `_FINE_M` halve slabs, down to `_THIN_M`, that have their bound from a segment farther than the
 # nearest by more than `_TORN_M`; slabs that no segment at all passes whole are halved at the start.
 _FINE_M, _TORN_M, _THIN_M, _SPLITS = 8.0, 0.5, 0.1, 4
@@ -55,24 +56,48 @@ def root_size(frame: Frame) -> float:
 
 
 def roots(lines: Lines, z: Float[np.ndarray, " E"], low: Float[np.ndarray, " slabs"], frame: Frame) -> Nodes:
-    """Blocks of `root_size`, each with every 1 m slab from `low` up and the segments that pass somewhere in it."""
-    high, size = low + 1, root_size(frame)
+    """Blocks of `root_size`, each with every 1 m slab from `low` up and the segments that pass somewhere in it.
+
+    DataError: more than 16 million blocks or 32 million pairs; so in `quarter`.
+    """
+    high, size, rising = low + 1, root_size(frame), np.sort(z)
     for _ in range(_SPLITS):
-        torn = ~((z >= high[:, None] - GATE_M) & (z <= low[:, None] + GATE_M)).any(1)
+        torn = np.searchsorted(rising, high - GATE_M) == np.searchsorted(rising, low + GATE_M, "right")
         middle = (low + high)[torn] / 2
         low, high = (
             np.concatenate([low[~torn], low[torn], middle]),
             np.concatenate([high[~torn], middle, high[torn]]),
         )
-    some = (z >= low[:, None] - GATE_M) & (z <= high[:, None] + GATE_M)
-    counts, passing = some.sum(1), np.nonzero(some)[1]
+    slab_of, passing = _between(z, low - GATE_M, high + GATE_M)
+    counts = np.bincount(slab_of, minlength=len(low))
     nx, ny = (int(np.ceil(n * CELL_M / size)) for n in (frame.nx, frame.ny))
+    _check_count(len(low) * nx * ny, int(counts.sum()) * nx * ny)
     slab, block = np.divmod(np.arange(len(low) * nx * ny), nx * ny)
     node, entry = ranges((np.cumsum(counts) - counts)[slab], counts[slab])
     iy, ix = np.divmod(block, nx)
     return _measured(
         Nodes(ix, iy, low[slab], high[slab], node, passing[entry], np.zeros(len(node))), lines, frame, size
     )
+
+
+def _between(
+    z: Float[np.ndarray, " E"], low: Float[np.ndarray, " slabs"], high: Float[np.ndarray, " slabs"]
+) -> tuple[Int[np.ndarray, " total"], Int[np.ndarray, " total"]]:
+    """Pairs (slab, segment) of segments whose height lies in low to high of the slab, in order."""
+    order = np.argsort(z)
+    first = np.searchsorted(z[order], low)
+    counts = np.searchsorted(z[order], high, "right") - first
+    _check_count(len(low), int(counts.sum()))
+    slab, entry = ranges(first, counts)
+    segment = order[entry]
+    order = np.lexsort((segment, slab))
+    return slab[order], segment[order]
+
+
+def _check_count(nodes: int, pairs: int) -> None:
+    """Refuse more blocks or pairs than memory should hold, before it is taken. Raises: DataError."""
+    if nodes > _MAX_PAIRS or pairs > 2 * _MAX_PAIRS:
+        raise DataError("road edges, lanes or logs at too many heights, one above the other; cut the scene")
 
 
 def prune(nodes: Nodes, lines: Lines, z: Float[np.ndarray, " E"], size: float, frame: Frame) -> Nodes:
@@ -95,6 +120,7 @@ def quarter(nodes: Nodes, lines: Lines, size: float, frame: Frame) -> Nodes:
     ix, iy = (2 * index[:, None] + step for index, step in ((nodes.ix, [0, 1, 0, 1]), (nodes.iy, [0, 0, 1, 1])))
     inside = (ix * size < frame.nx * CELL_M) & (iy * size < frame.ny * CELL_M)
     parent = np.nonzero(inside)[0]
+    _check_count(len(parent), int(counts[parent].sum()))
     node, entry = ranges(first[parent], counts[parent])
     pairs = (node, nodes.segment[entry], np.zeros(len(node)))
     return _measured(Nodes(ix[inside], iy[inside], nodes.low[parent], nodes.high[parent], *pairs), lines, frame, size)

@@ -11,6 +11,7 @@ import math
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +21,7 @@ import google_crc32c
 import numpy as np
 
 from gleanings.core.errors import ConfigError, DataError
+from gleanings.data.tfrecord import regular_size
 from gleanings.driving.scene import Scene
 from gleanings.driving.stack import LAYOUT, check_scene, names_of, scene_of, sizes_of, stack_scenes
 
@@ -65,7 +67,9 @@ def save_scenes(
 
 
 def is_compiled(path: str | Path) -> bool:
-    """Whether a file begins as a compiled one, of whatever version."""
+    """Whether a file begins as a compiled one, of whatever version; a pipe, which would block, is none."""
+    if not Path(path).is_file():
+        return False
     try:
         with Path(path).open("rb") as stream:
             start = stream.read(256)
@@ -168,6 +172,7 @@ def _entry(code: str, shape: list[int], begin: int, size: int) -> dict[str, Any]
 
 
 def _map(path: Path) -> mmap.mmap:
+    regular_size(path, sys.maxsize)
     try:
         with path.open("rb") as stream:
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)

@@ -3,9 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
-from gleanings.driving.scene import Scene
+from gleanings.driving.scene import CELL_M, Scene
 
-_CELL = 2.0  # m
 _STEP = 1.0  # m, largest change of height in a step
 
 
@@ -14,8 +13,8 @@ def height_on_ground(
 ) -> Float32[Array, " N"]:
     """z (m) of box centres at (x, y) that were at height z: on the road nearest to their base if within 1 m, else z."""
     grid, half = scene.grid, scene.objects.height / 2
-    column = jnp.floor((x - grid.x0) / _CELL).astype(jnp.int32)
-    row = jnp.floor((y - grid.y0) / _CELL).astype(jnp.int32)
+    column = jnp.floor((x - grid.x0) / CELL_M).astype(jnp.int32)
+    row = jnp.floor((y - grid.y0) / CELL_M).astype(jnp.int32)
     inside = (column >= 0) & (column < grid.nx) & (row >= 0) & (row < grid.ny)
     cell = jnp.where(inside, row * grid.nx + column, 0)
     low, high = (jnp.where(inside, jnp.asarray(layer)[cell], jnp.nan) for layer in scene.ground)

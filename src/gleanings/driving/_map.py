@@ -89,12 +89,13 @@ def _direction(graph: LaneGraph, starts: Int[np.ndarray, " K"], row: int, point:
 
 
 def goals_of(raw: RawScene, origin: Int[np.ndarray, "3"], tracks: Tracks) -> Goals:
-    """The goal a file gives, else 2 m around the last valid pose."""
+    """The goal a file gives, else 2 m around the last valid pose; none where a log of one pose leads nowhere."""
     given = {goal.track: (*(np.array(goal.centre) - origin[:2]), goal.radius) for goal in raw.goals}
     ends = tracks.base[tracks.last, np.arange(len(tracks.index)), :2]
     rows = [given.get(int(index), (*end, _GOAL_M)) for index, end in zip(tracks.index, ends, strict=True)]
     x, y, radius = np.array(rows, np.float32).reshape(-1, 3).T
-    return Goals(x, y, radius, np.ones(len(rows), bool))
+    exists = (tracks.first < tracks.last) | np.isin(tracks.index, list(given))
+    return Goals(x, y, radius, exists)
 
 
 def road_of(raw: RawScene, lines: Sequence[Line]) -> Road:

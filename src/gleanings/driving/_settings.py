@@ -2,6 +2,8 @@
 
 from typing import get_args, get_type_hints
 
+import numpy as np
+
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import EVENTS, SimConfig
 from gleanings.driving.metrics import check_names
@@ -21,8 +23,8 @@ def check_settings(config: SimConfig, names: tuple[str, ...]) -> None:
             raise ConfigError(f"{field}={getattr(config, field)!r}: choose from {known}")
     for field, least in _LEAST.items():
         value = getattr(config, field)
-        if value is not None and value < least:
-            raise ConfigError(f"{field} {value}: {least} or more")
+        if value is not None and (type(value) is bool or not isinstance(value, int | np.integer) or value < least):
+            raise ConfigError(f"{field} {value!r}: a whole number, {least} or more")
     known = ("sdc", "all", "vehicles", "predict")
     if not isinstance(config.controlled, tuple) and config.controlled not in known:
         raise ConfigError(f"controlled={config.controlled!r}: {', '.join(known)} or a tuple of ids")

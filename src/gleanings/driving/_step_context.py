@@ -17,11 +17,6 @@ from gleanings.driving.state import Metric, SimState
 LEVEL_M = 2.5
 """A stop line this much above or below an object's base does not concern it."""
 _AWAY = 1e6  # m
-_DISTANCE = {
-    "grid": road.signed_distance,
-    "dense": road.signed_distance_dense,
-    "raster": road.signed_distance_raster,
-}
 
 
 def defined(value: Array, mask: Array) -> Metric:
@@ -113,7 +108,7 @@ class StepContext:
         # Off the map, where no list is read: objects that are not there all stand at 0, often in a crowded cell.
         x = jnp.where(alive[:, None], x, _AWAY)
         z = jnp.broadcast_to(base[:, None], x.shape)
-        value, known = _DISTANCE[self.config.road](self.scene, x, y, z)
+        value, known = road.signed_distance(self.scene, x, y, z, self.config.road)
         return defined(self._of_all(value.max(-1)), self._of_all(known.all(-1) & alive))
 
     @cached_property

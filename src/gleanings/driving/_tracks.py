@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float, Float32, Int
 from scipy.spatial import KDTree
 
 from gleanings.core.errors import DataError
-from gleanings.driving.raw import DEFAULT_SIZE, RawScene, RawTrack
+from gleanings.driving._lacking import size_of, velocity_of
+from gleanings.driving.raw import RawScene
 from gleanings.driving.scene import Objects, Trajectory
 
 
@@ -65,11 +66,11 @@ def read_tracks(
     tracks = [raw.tracks[index] for index in kept]
     valid = np.stack([track.valid for track in tracks], axis=1)
     base = np.stack([track.position for track in tracks], axis=1) - origin
-    size = np.stack([_size(track, raw.start) for track in tracks])
+    size = np.stack([size_of(track, raw.start) for track in tracks])
     base[..., 2] = 0.0 if raw.flat else base[..., 2] - size[:, 2] / 2
     lost = valid & ~np.isfinite(base[..., 2])
     base[lost, 2] = height_near(base[lost][:, :2], known)
-    velocity = np.stack([_velocity(track, raw.times) for track in tracks], axis=1)
+    velocity = np.stack([velocity_of(track, raw.times) for track in tracks], axis=1)
     yaw = np.stack([track.yaw for track in tracks], axis=1)
     return Tracks(
         index=np.array(kept, np.int64),
@@ -89,29 +90,6 @@ def height_near(places: Float[np.ndarray, "K 2"], known: Float[np.ndarray, "P 3"
     if not len(known) or not len(places):
         return np.zeros(len(places))
     return known[KDTree(known[:, :2]).query(places)[1], 2]
-
-
-def _size(track: RawTrack, start: int) -> Float[np.ndarray, "3"]:
-    """Size at the start, else at the first valid later step, else at the first valid one, else by kind."""
-    size = np.array(DEFAULT_SIZE[track.kind])
-    for axis in range(3):
-        steps = np.flatnonzero(track.valid & (track.size[:, axis] > 0) & np.isfinite(track.size[:, axis]))
-        if len(steps):
-            later = steps[steps >= start]
-            size[axis] = track.size[later[0] if len(later) else steps[0], axis]
-    return size
-
-
-def _velocity(track: RawTrack, times: Float[np.ndarray, " T"]) -> Float[np.ndarray, "T 2"]:
-    """Logged velocity; where it is missing, the difference to the valid step before, else after, else 0."""
-    missing = track.valid & ~np.isfinite(track.velocity).all(1)
-    if not missing.any():
-        return track.velocity
-    places = np.where(track.valid[:, None], track.position[:, :2], np.nan)
-    rate = np.diff(places, axis=0) / np.diff(times)[:, None]
-    none = np.full((1, 2), np.nan)
-    back, ahead = np.vstack([none, rate]), np.vstack([rate, none])
-    return np.where(missing[:, None], np.nan_to_num(np.where(np.isfinite(back), back, ahead)), track.velocity)
 
 
 def log_of(tracks: Tracks) -> Trajectory:

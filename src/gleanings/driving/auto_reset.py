@@ -52,9 +52,9 @@ class AutoReset(eqx.Module):
             seen = None
             if self.sim.observation is not None:
                 seen = self.sim.observe(_at(scenes, first.index), first)
-            return _keyless(first), seen
+            return keyless(first), seen
 
-        parts, seen = lax.cond(over, fresh, lambda: (_keyless(after), out.observation))
+        parts, seen = lax.cond(over, fresh, lambda: (keyless(after), out.observation))
         now = SimState(**parts, key=key)
         return now, out._replace(observation=seen, final_observation=out.observation)
 
@@ -68,13 +68,14 @@ class AutoReset(eqx.Module):
             raise ConfigError("AutoReset takes scenes with a leading axis: stack_scenes([scene, ...])")
         for index in range(scenes.start.shape[0]):
             objects = jax.tree.map(lambda leaf, index=index: np.asarray(leaf[index]), scenes.objects)
-            self.sim.check(scenes._replace(objects=objects, log=jax.tree.map(lambda leaf: leaf[0], scenes.log)))
+            log = jax.tree.map(lambda leaf: leaf[0], scenes.log)
+            self.sim.check(scenes._replace(objects=objects, start=scenes.start[index], log=log))
 
 
 def _at(scenes: Scene, index: Int32[Array, ""]) -> Scene:
     return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(jnp.asarray(leaf), index, keepdims=False), scenes)
 
 
-def _keyless(state: SimState) -> dict[str, Any]:
-    """The fields but the key."""
+def keyless(state: SimState) -> dict[str, Any]:
+    """The fields but the key: jax's search for reused keys takes a key chosen by `cond` for one."""
     return {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "key"}

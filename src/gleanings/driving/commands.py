@@ -4,16 +4,16 @@ import datetime
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gleanings.core.config import load
-from gleanings.core.errors import ConfigError, DataError
+from gleanings.core.errors import ConfigError, DataError, printable
 from gleanings.core.rundir import RunDirectory
-from gleanings.driving.config import CompileConfig
+from gleanings.driving.config import AgentName, CompileConfig, Controlled, DynamicsName, PolicyName
 from gleanings.driving.learn.commands import COMMANDS as LEARN
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from gleanings.driving.run import Drive, Driven
 
 Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR|FILE|FAMILY")]
-PolicyName = Literal["expert", "null", "idm"]
-AgentName = Literal["log", "idm", "constant"]
-DynamicsName = Literal["bicycle", "discrete", "delta"]
-Controlled = Literal["sdc", "all", "vehicles", "predict"]
 
 
 def compile(
@@ -59,7 +55,7 @@ def compile(
     if report.errors and not report.scenes:
         raise DataError(report.errors[0])
     for error in report.errors:
-        print(f"skipped: {error}", file=sys.stderr)
+        print(f"skipped: {printable(error)}", file=sys.stderr)
     print(f"{report.scenes} scenes in {out}, {report.skipped} files were there already, {len(report.errors)} broken")
 
 
@@ -99,8 +95,8 @@ def run(
     """
     from gleanings.driving.run import Drive
 
-    if min(count, batch) < 1 or replays < 0:
-        raise ConfigError("count and batch must be 1 or more, replays 0 or more")
+    if min(count, batch) < 1 or replays < 0 or (limit is not None and limit < 1):
+        raise ConfigError("count, batch and limit must be 1 or more, replays 0 or more")
     given = {name: value for name, value in locals().items() if name in Drive.__dataclass_fields__}
     _run(Drive(**given), out or Path("runs") / f"drive-{datetime.datetime.now():%Y-%m-%d-%H%M%S}", resume=False)
 
@@ -119,24 +115,30 @@ def view(
 ) -> None:
     """Write a scene of a run, or a logged one, as a page or film; of a run alone, list its pages.
 
-    Raises: ConfigError for a scene that is not there; DataError for files that cannot be read.
+    Raises: ConfigError for a scene that is not there or a page that cannot be written; DataError for files that cannot
+    be read.
 
     Args:
-        source: Folder of a run, or a file of scenes, raw or compiled, or a family.
+        source: Folder of a run, or a file of scenes, raw or compiled, or a family, or all.
         out: The page to write, .html, .gif or .mp4; if not given replay.html, for a run its own page of the scene.
         scene: Number of the scene, from 0; the first if not given. One of a run that has no page is simulated again.
     """
     if out is not None and out.suffix not in (".html", ".gif", ".mp4"):
         raise ConfigError(f"{out}: a page is an .html, a film a .gif or an .mp4")
-    if (Path(source) / "config.json").is_file():
-        print("\n".join(map(str, _pages(RunDirectory.open(source), out, scene))))
-        return
-    out = out or Path("replay.html")
-    chosen = _scene(source, scene or 0)
+    of_run = (Path(source) / "config.json").is_file()
+    chosen = None if of_run else _scene(source, scene or 0)
+    try:
+        pages = _pages(RunDirectory.open(source), out, scene) if of_run else [_page(chosen, out or Path("replay.html"))]
+    except OSError as error:
+        raise ConfigError(f"{error.filename or out}: cannot be written: {error.strerror}") from error
+    print("\n".join(map(str, pages)))
+
+
+def _page(scene: Any, out: Path) -> Path:
     from gleanings.driving.video import save_video
     from gleanings.driving.viewer import save_replay
 
-    print(save_replay(chosen, None, out) if out.suffix == ".html" else save_video(chosen, None, out))
+    return save_replay(scene, None, out) if out.suffix == ".html" else save_video(scene, None, out)
 
 
 def _pages(run: RunDirectory, out: Path | None, scene: int | None) -> list[Path]:
@@ -211,7 +213,7 @@ def _facts(scene: "RawScene") -> str:
         ("mended", _listed(Counter(scene.repairs)) or "nothing"),
         ("licence", scene.licence or "not stated in the file"),
     ]
-    return "\n".join([f"scene {scene.name}", *(f"  {name:<8} {value}" for name, value in rows)])
+    return "\n".join([printable(f"scene {scene.name}"), *(printable(f"  {name:<8} {value}") for name, value in rows)])
 
 
 def _listed(counts: "Counter[str]") -> str:
@@ -221,12 +223,14 @@ def _listed(counts: "Counter[str]") -> str:
 def _scene(source: str, number: int) -> Any:
     from gleanings.driving.compile import compile_scene
     from gleanings.driving.families import FAMILIES, make_raw
-    from gleanings.driving.load import load_scenes
+    from gleanings.driving.load import check_source, load_scenes
 
     if number < 0:
         raise ConfigError(f"scene is {number}; scenes are numbered from 0")
-    if source in FAMILIES:
-        return compile_scene(make_raw(source, index=number))
+    if source == "all" or source in FAMILIES:
+        names = list(FAMILIES) if source == "all" else [source]
+        return compile_scene(make_raw(names[number % len(names)], index=number // len(names)))
+    check_source(source)
     found = load_scenes(source, limit=number + 1)
     if len(found) <= number:
         raise ConfigError(f"{source} holds {len(found)} scenes; --scene counts from 0")
@@ -258,10 +262,13 @@ class _Bar:
 
 
 def _run(drive: "Drive", folder: Path, resume: bool) -> None:
-    from gleanings.driving.run import run_drive, scenes_of
+    from gleanings.driving.run import run_drive, scenes_of, simulator_of
     from gleanings.driving.run_report import drive_report
 
-    scenes = scenes_of(drive)  # before a folder is made, which a second try would find in its way
+    sim, _ = simulator_of(drive)  # what may fail comes before the folder, which a second try would find in its way
+    scenes = scenes_of(drive)
+    for scene in scenes[0]:
+        sim.check(scene)
     try:
         with RunDirectory.create(folder, drive, resume=resume) as run, _bar("scenes") as bar:
             found: Driven = run_drive(run, drive, scenes, bar)

@@ -1,7 +1,10 @@
 """Settings of the simulator and of compiling and observing scenes; importing this module loads no jax."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from gleanings.core.errors import ConfigError
 
 PER_STEP_METRICS = (
     "collision",
@@ -22,6 +25,11 @@ PER_STEP_METRICS = (
     "speeding_mps",
     "goal_reached",
 )
+
+PolicyName = Literal["expert", "null", "idm"]
+AgentName = Literal["log", "idm", "constant"]
+DynamicsName = Literal["bicycle", "discrete", "delta"]
+Controlled = Literal["sdc", "all", "vehicles", "predict"]
 
 EVENTS = (
     "collision",
@@ -54,6 +62,11 @@ class CompileConfig:
     raster: bool = False
     """Also store the signed distance on a 0.5 m raster."""
 
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a `simplify_m` that is no length."""
+        if not 0 <= self.simplify_m < math.inf:
+            raise ConfigError(f"simplify_m is {self.simplify_m}; expected 0 metres or more, such as 0.001")
+
 
 @dataclass(frozen=True)
 class ObserveConfig:
@@ -79,7 +92,7 @@ class ObserveConfig:
 class SimConfig:
     """What a simulator does with the objects of a scene."""
 
-    controlled: Literal["sdc", "all", "vehicles", "predict"] | tuple[int, ...] = "sdc"
+    controlled: Controlled | tuple[int, ...] = "sdc"
     """Objects that take actions; a tuple holds ids of `Scene.objects.id`."""
     start: int | None = None
     """First state index; None: `Scene.start`."""

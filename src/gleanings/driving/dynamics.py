@@ -18,7 +18,7 @@ from gleanings.driving.scene import Pose
 
 Scalar = float | Float[Array, ""]
 _LATERAL = 10.0  # m/s^2, largest lateral acceleration
-_DELTA = 6.0  # m, largest displacement in a step along one axis
+_DELTA = 60.0  # m/s, largest displacement along one axis over dt
 _BY_KIND = {  # accelerations in m/s^2, curvature in 1/m
     Kind.OTHER: (-8.0, 4.0, 3.0),
     Kind.VEHICLE: (-8.0, 4.0, 0.22),
@@ -144,7 +144,10 @@ class Bicycle(Dynamics):
 
 
 class DeltaLocal(Dynamics):
-    """Action (dx, dy in m, dyaw in rad) in the object's frame; velocity = delta / dt. At most 6 m, 6 m, pi a step."""
+    """Action (dx, dy in m, dyaw in rad) in the object's frame; velocity = delta / dt.
+
+    At most 60 m/s times dt (6 m in 0.1 s) along each axis, and pi, a step.
+    """
 
     @property
     def size(self) -> int:
@@ -153,7 +156,7 @@ class DeltaLocal(Dynamics):
 
     def bounds(self, pose: Pose, dt: Scalar, limits: Limits) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
         """The same for all objects."""
-        return _delta_bounds(pose)
+        return _delta_bounds(pose, dt)
 
     def null(self, pose: Pose, dt: Scalar, limits: Limits) -> Float[Array, "3"]:
         """The present velocity times dt, no turn."""
@@ -171,7 +174,10 @@ class DeltaLocal(Dynamics):
 
 
 class DeltaGlobal(Dynamics):
-    """Action (dx, dy in m, dyaw in rad) in the frame of the scene; velocity = delta / dt. At most 6 m, 6 m, pi."""
+    """Action (dx, dy in m, dyaw in rad) in the frame of the scene; velocity = delta / dt.
+
+    At most 60 m/s times dt along each axis, and pi, a step.
+    """
 
     @property
     def size(self) -> int:
@@ -180,7 +186,7 @@ class DeltaGlobal(Dynamics):
 
     def bounds(self, pose: Pose, dt: Scalar, limits: Limits) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
         """The same for all objects."""
-        return _delta_bounds(pose)
+        return _delta_bounds(pose, dt)
 
     def null(self, pose: Pose, dt: Scalar, limits: Limits) -> Float[Array, "3"]:
         """The present velocity times dt, no turn."""
@@ -312,8 +318,8 @@ def _arc(lon: Float[Array, ""], lat: Float[Array, ""]) -> tuple[Array, Array]:
     return b, jnp.where(bent, length, lon)
 
 
-def _delta_bounds(pose: Pose) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
-    high = jnp.asarray([_DELTA, _DELTA, math.pi], jnp.result_type(pose.x))
+def _delta_bounds(pose: Pose, dt: Scalar) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
+    high = jnp.stack([_DELTA * dt, _DELTA * dt, math.pi]).astype(jnp.result_type(pose.x))
     return -high, high
 
 

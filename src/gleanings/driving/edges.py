@@ -11,11 +11,12 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
 from gleanings.core.errors import DataError
+from gleanings.driving._polylines import simplify
 from gleanings.driving.scene import Edges
 
 Points = Float[np.ndarray, "_ 3"]
 _APART_M, _JOIN_M, _RISE_M = 1e-3, 1e-2, 0.5
-_CANDIDATES, _LEVELS, _MAX_SEGMENTS = 8, 40, 1 << 16
+_CANDIDATES, _MAX_SEGMENTS = 8, 1 << 16
 
 
 def compile_edges(polylines: Sequence[tuple[Points, bool]], *, simplify_m: float) -> Edges:
@@ -25,7 +26,13 @@ def compile_edges(polylines: Sequence[tuple[Points, bool]], *, simplify_m: float
     `simplify_m` of a chord become one segment (Douglas-Peucker in space), and segments that rise more than 0.5 m are
     cut, since each has but one height. DataError: more segments than 16 bits number. Source: ours.
     """
-    chains = [(_cut_rises(_thin(points, simplify_m)), closed) for points, closed in join_polylines(polylines)]
+    chains, total = list[tuple[Points, bool]](), 0
+    for points, closed in join_polylines(polylines):
+        kept = simplify(points, np.array([0, len(points)]), simplify_m) if simplify_m > 0 else slice(None)
+        chains.append((_cut_rises(points[kept]), closed))
+        total += len(chains[-1][0]) - 1
+        if total > _MAX_SEGMENTS:
+            raise DataError(f"more than {_MAX_SEGMENTS:,} road edge segments; raise simplify_m or cut the scene")
     if not chains:
         return Edges(*(np.zeros(0, np.float32) for _ in Edges._fields))
     a = np.concatenate([points[:-1] for points, _ in chains])
@@ -111,44 +118,6 @@ def _match_ends(polylines: list[Points]) -> Int[np.ndarray, " n"]:
         if following[i] < 0 and not taken[j]:
             following[i], taken[j] = j, True
     return following
-
-
-def _thin(points: Points, tolerance: float) -> Points:
-    """Douglas-Peucker: points such that every dropped one lies within `tolerance` of its chord. All intervals of one
-    depth are split at once; beyond depth 40 in the middle, so that hostile shapes do not make it slow."""
-    if tolerance <= 0:
-        return points
-    keep = np.zeros(len(points), bool)
-    keep[[0, -1]] = True
-    first, last, depth = np.array([0]), np.array([len(points) - 1]), 0
-    while len(first):
-        inner = last - first > 1
-        first, last = first[inner], last[inner]
-        counts = last - first - 1
-        offset = np.cumsum(counts) - counts
-        owner = np.repeat(np.arange(len(first)), counts)
-        index = np.arange(len(owner)) - offset[owner] + first[owner] + 1
-        distance = _to_chord(points[index], points[first[owner]], points[last[owner]])
-        largest = np.maximum.reduceat(distance, offset) if len(owner) else distance
-        farthest = np.full(len(first), len(points))
-        hit = distance == largest[owner]
-        np.minimum.at(farthest, owner[hit], index[hit])
-        split = (farthest if depth < _LEVELS else (first + last) // 2)[largest > tolerance]
-        first, last = first[largest > tolerance], last[largest > tolerance]
-        keep[split] = True
-        first, last, depth = np.concatenate([first, split]), np.concatenate([split, last]), depth + 1
-    return points[keep]
-
-
-def _to_chord(
-    points: Float[np.ndarray, "K 3"], start: Float[np.ndarray, "K 3"], end: Float[np.ndarray, "K 3"]
-) -> Float[np.ndarray, " K"]:
-    """Distance of each point to its own chord."""
-    along = end - start
-    square = np.maximum((along * along).sum(1), 1e-12)
-    share = np.clip(((points - start) * along).sum(1) / square, 0, 1)
-    rest = points - start - share[:, None] * along
-    return np.sqrt((rest * rest).sum(1))
 
 
 def _neighbours(

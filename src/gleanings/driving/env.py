@@ -56,10 +56,10 @@ class DrivingEnv(gymnasium.Env[np.ndarray, Any]):
     """An episode is one of `scenes`, drawn with equal chances; the simulator's one controlled object is the agent.
 
     sim: controls "sdc" or one id; its observation is replaced by `observe`, and a missing reward by `LinearReward` of
-    `DEFAULT_REWARD`. Observations are rows of `observe.flatten`, actions those of `sim.action_spec`, a Box or Discrete.
-    Actions that cannot be used (NaN) are coasting. `reset(options={"scene": 3})` chooses the scene. seed: of the first
-    `reset` that is given none. info: "scene", "t" and after a step each metric that is defined, "invalid_action" and
-    "clipped_action". Scenes may differ in size; each size is compiled once.
+    `DEFAULT_REWARD`. Observations are rows of `observe.flatten`, actions those of `sim.spec_at` the dt of the scenes, a
+    Box or Discrete. Actions that cannot be used (NaN) are coasting. `reset(options={"scene": 3})` chooses the scene.
+    seed: of the first `reset` that is given none. info: "scene", "t" and after a step each metric that is defined,
+    "invalid_action" and "clipped_action". Scenes may differ in size; each size is compiled once.
 
     ConfigError: no scenes, not exactly one controlled object, an action of another shape, a step before `reset`.
     """
@@ -79,7 +79,7 @@ class DrivingEnv(gymnasium.Env[np.ndarray, Any]):
             raise ConfigError(f"render_mode {render_mode!r}: None or 'rgb_array'")
         self.sim = environment_sim(scenes, sim, observe)
         self.scenes, self.render_mode = scenes, render_mode
-        self.observation_space, self.action_space = spaces_of(self.sim, observe)
+        self.observation_space, self.action_space = spaces_of(self.sim, observe, scenes)
         self._seed, self._index = seed, 0
         self._scene: Scene | None = None
         self._state: SimState | None = None
@@ -143,9 +143,11 @@ def environment_sim(scenes: Sequence[Scene], sim: Simulator, observe: ObserveCon
     return sim
 
 
-def spaces_of(sim: Simulator, observe: ObserveConfig) -> tuple[gymnasium.spaces.Box, gymnasium.Space]:
-    """Spaces of the observations and actions of one object."""
-    spec = sim.action_spec
+def spaces_of(
+    sim: Simulator, observe: ObserveConfig, scenes: Sequence[Scene]
+) -> tuple[gymnasium.spaces.Box, gymnasium.Space]:
+    """Spaces of the observations and actions of one object, at the longest steps of the scenes."""
+    spec = sim.spec_at(max(float(scene.dt) for scene in scenes))
     seen = gymnasium.spaces.Box(-np.inf, np.inf, (observation_size(observe),), np.float32)
     if sim.dynamics.integer:
         return seen, gymnasium.spaces.Discrete(int(spec.high[0]) + 1)

@@ -13,13 +13,12 @@ from jaxtyping import Array, Int, Key
 
 from gleanings.core.errors import ConfigError
 from gleanings.core.stats import Interval, bootstrap_ci
+from gleanings.driving.fans import CPU_CHUNK
 from gleanings.driving.scene import Scene, name_of
 from gleanings.driving.sim import Simulator, on_device
 from gleanings.driving.stack import groups_of, grow, stack_scenes
 from gleanings.driving.state import Rollout
 from gleanings.driving.summary import averages, chosen, per_object
-
-_CPU_CHUNK = 8  # scenes of one vmap; more leave the CPU's cache
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _run(
 
 
 def _chunk(count: int) -> int:
-    return _CPU_CHUNK if jax.default_backend() == "cpu" else count
+    return CPU_CHUNK if jax.default_backend() == "cpu" else count
 
 
 def _row(result: Any, place: int) -> dict[str, float]:

@@ -12,11 +12,12 @@ from jaxtyping import Array, Float32, Int32, Key, Shaped
 from gleanings.core.errors import ConfigError
 from gleanings.driving.agents import Policy
 from gleanings.driving.scene import Scene
-from gleanings.driving.score import score
+from gleanings.driving.score import NEEDS, score
 from gleanings.driving.sim import Simulator, on_device
 from gleanings.driving.state import Action, Rollout, SimState
 
-_CPU_CHUNK = 8  # futures of one vmap; more leave the CPU's cache
+CPU_CHUNK = 8
+"""Rollouts of one vmap; more leave the CPU's cache."""
 
 
 class Plan(eqx.Module):
@@ -75,8 +76,8 @@ def many(one: Callable[[Array], Rollout], items: Shaped[Array, "K ..."]) -> Roll
         # Typed keys cannot be joined where jax guards their reuse; their bits can.
         return rollout._replace(state=_with_key(rollout.state, jax.random.key_data(rollout.state.key)))
 
-    chunked = jax.default_backend() == "cpu" and len(items) > _CPU_CHUNK
-    rollouts = jax.lax.map(plain, items, batch_size=_CPU_CHUNK) if chunked else jax.vmap(plain)(items)
+    chunked = jax.default_backend() == "cpu" and len(items) > CPU_CHUNK
+    rollouts = jax.lax.map(plain, items, batch_size=CPU_CHUNK) if chunked else jax.vmap(plain)(items)
     return rollouts._replace(state=_with_key(rollouts.state, jax.random.wrap_key_data(rollouts.state.key)))
 
 
@@ -105,8 +106,14 @@ def constant_grid(
 def rank(scene: Scene, futures: Rollout) -> tuple[Float32[np.ndarray, " K"], Shaped[np.ndarray, " K"]]:
     """The ego's `score` of each future, and their order, best first; among equals, who made more way comes first.
 
-    The futures need the metrics of `score.NEEDS`; where the score is not defined it counts as 0.
+    Where the score is not defined it counts as 0. ConfigError: no ego, or futures without trajectory, `progress_m` or
+    metrics of `score.NEEDS`.
     """
+    missing = [name for name in (*NEEDS, "progress_m") if name not in futures.metrics]
+    if missing or futures.trajectory is None:
+        raise ConfigError(f"rank needs futures with trajectories and metrics; missing: {', '.join(missing) or 'poses'}")
+    if not np.asarray(scene.objects.is_sdc).any():
+        raise ConfigError("rank scores the ego, which the scene lacks")
     ego = int(np.flatnonzero(np.asarray(scene.objects.is_sdc))[0])
 
     scene = on_device(scene)

@@ -35,7 +35,8 @@ def edge_grid(edges: Edges, frame: Frame, heights: Float[np.ndarray, "K 3"]) -> 
     heights: x, y and base z of lane points and logged poses. For each 1 m slab of heights that holds one of them or an
     edge within 30 m of the cell, the least distance is taken over the segments that pass the height gate of 2.5 m for
     every z of the slab, and those are listed that pass for some z and are not farther by more than 2 r. Where all lie
-    beyond 30 m only the sign at the centre is kept. DataError: more segments than 16 bits number.
+    beyond 30 m only the sign at the centre is kept. DataError: more segments than 16 bits number, edges of thousands of
+    kilometres, or too many heights one above the other.
     """
     _check_count(len(edges.ax), "edge segments; raise simplify_m or cut the scene")
     lines, z = _lines(edges), np.asarray(edges.z, np.float64)
@@ -152,7 +153,9 @@ def _samples(
     edges: Edges, step: float
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"], Int[np.ndarray, " K"]]:
     """Points of the segments, at most `step` apart and with both ends, and the segments that they are of."""
-    counts = np.ceil(np.hypot(edges.dx, edges.dy) / step).astype(int) + 1
+    counts = np.ceil(np.hypot(edges.dx.astype(np.float64), edges.dy) / step).astype(int) + 1
+    if counts.sum() > _MAX_CELLS:
+        raise DataError(f"road edges of {counts.sum() * step / 1e3:,.0f} km; cut the scene")
     owner, rank = _blocks.ranges(np.zeros(len(counts), int), counts)
     share = rank / (counts - 1)[owner]
     x, y = edges.ax[owner] + share * edges.dx[owner], edges.ay[owner] + share * edges.dy[owner]

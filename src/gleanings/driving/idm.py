@@ -7,9 +7,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float32, Key
 
+from gleanings.core.errors import ConfigError
 from gleanings.driving.agents import SimAgent
 from gleanings.driving.path import PathPoint, path_point, wrap_arc
 from gleanings.driving.raw import RED, Kind
@@ -37,7 +40,8 @@ class IDM(SimAgent):
 
     acceleration (a0), comfortable deceleration (b), m/s^2; headway (T), s; standstill (g0), m; hardest: largest
     deceleration, m/s^2. desired: free speed, the largest logged one (at least 2 m/s) or the limit of the lane.
-    obey_lights: the next red stop line is a standing leader if it can be reached at 4 m/s^2.
+    obey_lights: the next red stop line is a standing leader if it can be reached at 4 m/s^2. ConfigError: numbers
+    below 0, another `desired`.
     """
 
     acceleration: float = 1.5
@@ -47,6 +51,15 @@ class IDM(SimAgent):
     hardest: float = 8.0
     desired: Literal["log", "limit"] = "log"
     obey_lights: bool = True
+
+    def __check_init__(self) -> None:
+        if self.desired not in ("log", "limit"):
+            raise ConfigError(f"desired={self.desired!r}: 'log' or 'limit'")
+        for name in ("acceleration", "deceleration", "headway", "standstill", "hardest"):
+            value = getattr(self, name)
+            least = 0 if name in ("headway", "standstill") else 1e-6
+            if not isinstance(value, Tracer) and not np.all(np.asarray(value) >= least):
+                raise ConfigError(f"{name}={value}: {'0 or more' if least == 0 else 'more than 0'}")
 
     def init(self, scene: Scene, key: Key[Array, ""]) -> tuple[()]:
         """Nothing."""

@@ -13,13 +13,14 @@ from scipy.spatial import KDTree
 from gleanings.core.errors import DataError
 from gleanings.driving._polylines import resample, simplify, thin, turn
 from gleanings.driving.raw import MapFeature
+from gleanings.driving.raw_check import check_links
 from gleanings.driving.scene import Lanes
 
 JOIN_M, JOIN_RAD = 0.6, np.pi / 4  # a lane follows another whose end is so near its start, at such an angle
 _BESIDE_M, _BESIDE_RAD = (2.0, 5.0), np.pi / 12  # lateral distance and angle of lanes taken for neighbours
 _MAX_PAIRS = 5_000_000
 _PLACES = (0.25, 0.5, 0.75)
-_SIMPLIFY_M, _RISE_M = 0.05, 0.5
+_SIMPLIFY_M, _RISE_M, _MAX_SEGMENTS = 0.05, 0.5, (1 << 16) - 2
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def _near(
 
 
 def _given(features: Sequence[MapFeature], names: Sequence[tuple[str, ...]]) -> Int[np.ndarray, "K 2"]:
+    check_links(sum(map(len, names)))
     row = {feature.name: index for index, feature in enumerate(features)}
     pairs = [(i, row[name]) for i, found in enumerate(names) for name in found if name in row]
     return np.array(pairs, np.int64).reshape(-1, 2)
@@ -173,10 +175,12 @@ def sample_lanes(graph: LaneGraph, step: float) -> LaneSamples:
 
 def lane_segments(graph: LaneGraph) -> Lanes:
     """The graph as arrays: segments merged to within 5 cm and cut where they rise by more than 0.5 m; one table row a
-    lane, whose four straightest successors are kept. Ends in one padding segment, whatever the graph."""
+    lane, whose four straightest successors are kept. Ends in one padding segment, whatever the graph. DataError: more
+    segments than 16 bits number."""
     first, last, lane = _segments(graph)
-    rise = np.abs(last[:, 2] - first[:, 2])
-    pieces = np.maximum(np.ceil(rise / _RISE_M).astype(np.int64), 1)
+    pieces = np.maximum(np.ceil(np.abs(last[:, 2] - first[:, 2]) / _RISE_M), 1).astype(np.int64)
+    if pieces.sum() > _MAX_SEGMENTS:
+        raise DataError(f"the lanes need {pieces.sum():,} segments of at most {_RISE_M} m of rise; cut the scene")
     which = np.repeat(np.arange(len(first)), pieces)
     place = np.arange(pieces.sum()) - (np.cumsum(pieces) - pieces)[which]
     delta = (last - first)[which] / pieces[which][:, None]

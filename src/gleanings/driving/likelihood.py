@@ -149,6 +149,7 @@ def _least_ade(motion: Trajectory, log: Trajectory, group: Bool[np.ndarray, " N"
     steps = len(log.x)
     both = motion.valid[:, :steps] & log.valid
     apart = np.where(both, np.hypot(motion.x[:, :steps] - log.x, motion.y[:, :steps] - log.y), 0.0)
-    least = (apart.sum(1) / np.maximum(both.sum(1), 1)).min(0)
+    mean = np.where(both.any(1), apart.sum(1) / np.maximum(both.sum(1), 1), np.inf)
+    least = mean.min(0)
     known = group & both.any((0, 1))
     return float(least[known].mean()) if known.any() else float("nan")

@@ -1,8 +1,6 @@
 """From paths to scenes: raw files of any known format, or compiled ones, one after the other or by worker processes."""
 
-import glob
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -11,12 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 from gleanings.core.errors import ConfigError, DataError
+from gleanings.driving._files import list_files
 from gleanings.driving.compile import compile_scene
 from gleanings.driving.config import CompileConfig
+from gleanings.driving.families import FAMILIES
 from gleanings.driving.readers.detect import (
     SceneError,
     Work,
-    is_companion,
     iter_raw,
     raw_items,
     read_raw,
@@ -26,8 +25,7 @@ from gleanings.driving.readers.detect import (
 from gleanings.driving.scene import Scene
 from gleanings.driving.store import is_compiled, iterate
 
-__all__ = ["SceneError", "iter_raw", "iter_scenes", "list_files", "load_scenes", "raw_items", "read_raw"]
-_MAX_FILES = 1_000_000
+__all__ = ["SceneError", "check_source", "iter_raw", "iter_scenes", "load_scenes", "raw_items", "read_raw"]
 _DEFAULT = CompileConfig()
 _AHEAD = 2  # parts in flight for each worker: keeps them busy without holding a whole file in memory
 Item = Scene | SceneError
@@ -65,30 +63,16 @@ def iter_scenes(
     return _by_workers(files, config, workers) if workers else _here(files, config)
 
 
-def list_files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The files that paths, folders and glob patterns stand for, each in order; see `iter_scenes`."""
-    listed = [paths] if isinstance(paths, str | Path) else list(paths)
-    return [file for path in listed for file in _files(path)]
-
-
-def _files(path: str | Path) -> list[Path]:
-    """Files that a path stands for, sorted."""
-    name = os.fspath(path)
-    if os.path.isdir(name):
-        found = (Path(folder) / file for folder, _, files in os.walk(name) for file in files if file[0] != ".")
-        inside = sorted(islice(found, _MAX_FILES + 1))
-        if len(inside) > _MAX_FILES:
-            raise DataError(f"holds more than {_MAX_FILES:,} files; name them in parts", path)
-        inside = [file for file in inside if not (file.is_file() and is_companion(file))]
-        if not inside:
-            raise DataError("is a folder without scenes", path)
-        return inside
-    if os.path.lexists(name) or not glob.has_magic(name):
-        return [Path(path)]
-    matches = sorted(islice(glob.iglob(name, recursive=True), _MAX_FILES))
-    if not matches:
-        raise DataError("matches no file", path)
-    return [file for match in matches for file in (_files(match) if os.path.isdir(match) else [Path(match)])]
+def check_source(source: str) -> None:
+    """ConfigError where a source is neither files nor a family, DataError where it leads to no file."""
+    if source == "all" or source in FAMILIES:
+        return
+    if not Path(source).exists() and not any(mark in source for mark in "*?[/."):
+        known = ", ".join(FAMILIES)
+        raise ConfigError(f"{source!r} is neither a file or folder nor a family; families: {known}, all")
+    missing = [file for file in list_files(source) if not file.exists()]
+    if missing:
+        raise DataError("cannot be opened: No such file or directory", missing[0])
 
 
 def _from_store(file: Path) -> Iterator[Item]:

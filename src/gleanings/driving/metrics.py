@@ -9,6 +9,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Int32
 
 from gleanings.core.errors import ConfigError
@@ -72,7 +73,18 @@ def step_metrics(
     names: Iterable[str] = PER_STEP_METRICS,
     config: SimConfig = _DEFAULT,
 ) -> dict[str, Metric]:
-    """Metrics [N] at `state`, one step after `prev`, by name. ConfigError: an unknown name. Source: ours, 3.8."""
+    """Metrics [N] at `state`, one step after `prev`, by name. Source: ours, 3.8.
+
+    ConfigError: an unknown name; contacts of states whose simulator measures none, so that the overlaps that `config`
+    excuses are not known (not checked in a traced program).
+    """
+    names = tuple(names)
+    contacts = config.excuse_overlap and follows_contacts(names)
+    if contacts and not isinstance(prev.met, Tracer) and jnp.any(prev.alive) and not jnp.any(prev.met):
+        raise ConfigError(
+            "these states do not say which overlaps are excused: make the simulator with metrics=('collision',), or "
+            "give config=SimConfig(excuse_overlap=False)"
+        )
     return measure_step(StepContext(scene, config, prev, state), names)
 
 

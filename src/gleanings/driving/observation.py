@@ -18,11 +18,11 @@ from gleanings.driving.config import ObserveConfig
 from gleanings.driving.dynamics import wrap
 from gleanings.driving.path import path_point, wrap_arc
 from gleanings.driving.raw import Light
-from gleanings.driving.scene import Scene, Trajectory
+from gleanings.driving.scene import GATE_M, Scene, Trajectory
 from gleanings.driving.state import SimState
 from gleanings.driving.visibility import hidden
 
-_LEVEL_M, _SLOPE = 2.5, 0.1  # heights further apart than _LEVEL_M + _SLOPE * distance are another level of the road
+_SLOPE = 0.1  # heights further apart than GATE_M + _SLOPE * distance are another level of the road
 _SPACING_M = 2.0  # between points of the path
 _EDGE = 2  # kind of the road edge in `Scene.road`
 _COLOUR = {Light.ARROW_CAUTION: 2, Light.CAUTION: 2, Light.FLASHING_CAUTION: 2, Light.ARROW_GO: 3, Light.GO: 3}
@@ -250,7 +250,7 @@ def _nearest(
     config: ObserveConfig, me: _Ego, x: Any, y: Any, z: Any, there: Bool[Array, " P"], count: int
 ) -> tuple[Int32[Array, " K"], Bool[Array, " K"]]:
     """Indices of the `count` nearest points in sight, nearest first, and which there are."""
-    dx, dy, dz = x - me.x, y - me.y, jnp.maximum(jnp.abs(z - me.base) - _LEVEL_M, 0.0)
+    dx, dy, dz = x - me.x, y - me.y, jnp.maximum(jnp.abs(z - me.base) - GATE_M, 0.0)
     square = dx * dx + dy * dy
     there = there & (square <= config.radius_m**2) & (dz * dz <= _SLOPE**2 * square)
     key = jnp.where(there, -square, -jnp.inf)

@@ -136,8 +136,3 @@ def empty_track(steps: int) -> dict[str, Shaped[np.ndarray, "T ..."]]:
         "size": np.full((steps, 3), nan),
         "valid": np.zeros(steps, bool),
     }
-
-
-def steps_of(scene: RawScene) -> int:
-    """T, the number of steps."""
-    return len(scene.times)

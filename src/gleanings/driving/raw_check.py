@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gleanings.core.errors import DataError
+from gleanings.driving._lacking import has_size, size_of, velocity_of
 from gleanings.driving._resample import even_steps, is_uneven, resample
-from gleanings.driving.raw import DEFAULT_SIZE, Light, MapFeature, RawLight, RawScene, RawTrack
+from gleanings.driving.raw import Light, MapFeature, RawLight, RawScene, RawTrack
 
 MAX_STEPS = 100_000
 MAX_STATES = 20_000_000
@@ -15,9 +16,10 @@ MAX_STATES = 20_000_000
 MAX_TRACKS = 50_000
 MAX_POINTS = 20_000_000
 MAX_FEATURES = 100_000
+MAX_LINKS = 1_000_000
+"""Largest number of successors and neighbours of all lanes."""
 _MAX_METRES = 1e8
 _MAX_SPEED = 1e4
-_MAX_SIZE = 1e3
 _STEP_RANGE = (0.001, 10.0)
 _FEWEST = {"stop_sign": 1}
 Counts = dict[str, int]
@@ -28,7 +30,7 @@ def check_raw(scene: RawScene) -> RawScene:
 
     A pose that is not finite (or beyond 1e8 m) makes its step invalid; z may be NaN where the scene is flat. Sizes that
     are missing or not positive take those of the step that counts (at the start, else the first valid one after it,
-    else the last one before it), else the default of the kind. Missing velocities are filled by backward differences.
+    else the first one), else the default of the kind. Missing velocities are filled by backward differences.
     Yaw lies in (-pi, pi]. Rows that are not valid hold NaN. Steps off by more than 20 % are resampled to 0.1 s.
     Points of the map that are not finite and features with too few points are dropped; a light without a stop point
     stands at the first point of its lane, or is dropped. Raises: DataError for times that do not rise or lie outside
@@ -49,7 +51,8 @@ def check_raw(scene: RawScene) -> RawScene:
         scene = resample(scene)
     if not any(track.valid[scene.start] for track in scene.tracks):
         raise _fault(scene, f"no object is valid at the start, step {scene.start}; expected at least one")
-    return replace(scene, tracks=tuple(_fill_velocity(track, scene) for track in scene.tracks))
+    tracks = tuple(replace(track, velocity=velocity_of(track, scene.times)) for track in scene.tracks)
+    return replace(scene, tracks=tracks)
 
 
 def _fault(scene: RawScene, message: str) -> DataError:
@@ -69,17 +72,26 @@ def _check_times(scene: RawScene) -> None:
         raise _fault(scene, f"start {scene.start} lies outside the {len(times)} steps")
 
 
+def check_size(count: int, steps: int, what: str = "tracks") -> None:
+    """Refuse more tracks (or `what`) or steps than a scene may have, before memory is taken. Raises: DataError."""
+    if steps > MAX_STEPS or count > MAX_TRACKS or steps * count > MAX_STATES:
+        limit = f"at most {MAX_STEPS:,} steps, {MAX_TRACKS:,} {what} and {MAX_STATES:,} states are read"
+        raise DataError(f"{steps:,} steps of {count:,} {what}; {limit}; cut the recording into scenes")
+
+
+def check_links(count: int) -> None:
+    """Refuse more successors and neighbours than the lanes of a scene may have. Raises: DataError."""
+    if count > MAX_LINKS:
+        raise DataError(f"more than {MAX_LINKS:,} links between lanes; cut the map")
+
+
 def _check_states(scene: RawScene, steps: int) -> None:
-    if (refusal := too_many(len(scene.tracks), steps)) is not None:
-        raise _fault(scene, refusal)
-
-
-def too_many(tracks: int, steps: int) -> str | None:
-    """What is wrong with that many tracks and steps, None if a scene may have them."""
-    if steps <= MAX_STEPS and tracks <= MAX_TRACKS and steps * tracks <= MAX_STATES:
-        return None
-    limit = f"at most {MAX_STEPS:,} steps, {MAX_TRACKS:,} tracks and {MAX_STATES:,} states are read"
-    return f"{steps:,} steps of {tracks:,} tracks; {limit}; cut the recording into scenes"
+    try:
+        check_size(len(scene.tracks), steps)
+        check_size(len(scene.lights), steps, "lights")
+        check_links(sum(len(feature.successors) + len(feature.neighbours) for feature in scene.features))
+    except DataError as error:
+        raise _fault(scene, str(error)) from None
 
 
 def _check_lengths(scene: RawScene) -> None:
@@ -136,37 +148,15 @@ def _mend_track(track: RawTrack, scene: RawScene, counts: Counts) -> RawTrack:
     seen = valid[:, None] & _within(track.velocity, _MAX_SPEED)
     velocity = np.where(seen.all(1, keepdims=True), track.velocity, np.nan)
     _count(counts, "velocity_filled", int(np.sum(valid & ~seen.all(1))))
-    size = _mend_size(track, valid, scene.start, counts)
-    return RawTrack(track.name, track.kind, position, np.where(valid, yaw, np.nan), velocity, size, valid)
+    track = RawTrack(track.name, track.kind, position, np.where(valid, yaw, np.nan), velocity, track.size, valid)
+    return replace(track, size=_mend_size(track, scene.start, counts))
 
 
-def _mend_size(track: RawTrack, valid: Bool[np.ndarray, " T"], start: int, counts: Counts) -> Float[np.ndarray, "T 3"]:
-    good = (track.size > 0) & (track.size <= _MAX_SIZE)
-    _count(counts, "size", int(np.sum(valid & (np.isfinite(track.size) & ~good).any(1))))
-    size = np.where(good, track.size, np.nan)
-    for axis in range(3):
-        steps = np.flatnonzero(good[:, axis] & valid)
-        if len(steps):
-            later = steps[steps >= start]
-            fill = size[later[0] if len(later) else steps[-1], axis]
-        else:
-            fill = DEFAULT_SIZE[track.kind][axis]
-            _count(counts, "size_by_kind", int(axis == 0 and valid.any()))
-        size[valid & ~good[:, axis], axis] = fill
-    return np.where(valid[:, None], size, np.nan)
-
-
-def _fill_velocity(track: RawTrack, scene: RawScene) -> RawTrack:
-    """Differences to the step before, else to the step after, else 0."""
-    missing = track.valid & np.isnan(track.velocity[:, 0])
-    if not missing.any():
-        return track
-    rate = np.diff(track.position[:, :2], axis=0) / np.diff(scene.times)[:, None]
-    none = np.full((1, 2), np.nan)
-    back, ahead = np.concatenate((none, rate)), np.concatenate((rate, none))
-    filled = np.where(np.isnan(back), ahead, back)
-    filled = np.where(np.isnan(filled), 0.0, filled)
-    return replace(track, velocity=np.where(missing[:, None], filled, track.velocity))
+def _mend_size(track: RawTrack, start: int, counts: Counts) -> Float[np.ndarray, "T 3"]:
+    good, valid = has_size(track), track.valid[:, None]
+    _count(counts, "size", int(np.sum(track.valid & (np.isfinite(track.size) & ~good).any(1))))
+    _count(counts, "size_by_kind", int(track.valid.any() and not (good & valid)[:, 0].any()))
+    return np.where(valid, np.where(good, track.size, size_of(track, start)), np.nan)
 
 
 def _mend_feature(feature: MapFeature, counts: Counts) -> MapFeature | None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,12 +14,12 @@ from gleanings.core.errors import ConfigError, DataError
 from gleanings.core.metrics import read_metrics
 from gleanings.core.rundir import RunDirectory
 from gleanings.driving.agents import ConstantVelocity, LogPlayback, SimAgent
-from gleanings.driving.config import SimConfig
+from gleanings.driving.config import AgentName, Controlled, DynamicsName, PolicyName, SimConfig
 from gleanings.driving.dynamics import Bicycle, DeltaLocal, Discrete, Dynamics
 from gleanings.driving.evaluation import Evaluation, roll_out, sum_up
 from gleanings.driving.families import FAMILIES, make_scenes
 from gleanings.driving.idm import IDM
-from gleanings.driving.load import SceneError, iter_scenes, list_files
+from gleanings.driving.load import SceneError, check_source, iter_scenes
 from gleanings.driving.policies import driven_by, expert
 from gleanings.driving.scene import Scene, name_of
 from gleanings.driving.sim import Simulator
@@ -27,10 +27,6 @@ from gleanings.driving.state import Rollout
 from gleanings.driving.video import save_video
 from gleanings.driving.viewer import save_replay
 
-PolicyName = Literal["expert", "null", "idm"]
-AgentName = Literal["log", "idm", "constant"]
-DynamicsName = Literal["bicycle", "discrete", "delta"]
-Controlled = Literal["sdc", "all", "vehicles", "predict"]
 WORST_FIRST = ("collision", "at_fault", "off_road", "red_light", "wrong_way")
 AGENTS: dict[str, Callable[[], SimAgent]] = {"log": LogPlayback, "idm": IDM, "constant": ConstantVelocity}
 DYNAMICS: dict[str, Callable[[], Dynamics]] = {
@@ -67,7 +63,7 @@ class Driven:
 
 
 def scenes_of(drive: Drive) -> tuple[list[Scene], list[str]]:
-    """The scenes of `drive.source`, a family ("all" for every one) or files, and what could not be read of them.
+    """The scenes of `drive.source`, a family ("all" for every one) or files, and what could not be read or simulated.
 
     ConfigError: neither. DataError: nothing could be read.
     """
@@ -81,6 +77,8 @@ def scenes_of(drive: Drive) -> tuple[list[Scene], list[str]]:
             errors.append(item.error)
         elif drive.limit is not None and len(scenes) == drive.limit:
             break
+        elif item.start >= len(item.log.x) - 1:
+            errors.append(DataError("starts at its last step: nothing is left to simulate", None, name_of(item)))
         else:
             scenes.append(item)
     if not scenes:
@@ -88,20 +86,8 @@ def scenes_of(drive: Drive) -> tuple[list[Scene], list[str]]:
     return scenes, [str(error) for error in errors]
 
 
-def check_source(source: str) -> None:
-    """ConfigError where a source is neither files nor a family, DataError where it leads to no file."""
-    if source == "all" or source in FAMILIES:
-        return
-    if not Path(source).exists() and not any(mark in source for mark in "*?[/."):
-        known = ", ".join(FAMILIES)
-        raise ConfigError(f"{source!r} is neither a file or folder nor a family; families: {known}, all")
-    missing = [file for file in list_files(source) if not file.exists()]
-    if missing:
-        raise DataError("cannot be opened: No such file or directory", missing[0])
-
-
 def simulator_of(drive: Drive) -> tuple[Simulator, Any]:
-    """The simulator of a run and the policy of its controlled objects."""
+    """The simulator of a run and the policy of its controlled objects. ConfigError: settings that cannot be meant."""
     config = SimConfig(controlled=drive.controlled, steps=drive.steps)
     sim = Simulator(config, dynamics=DYNAMICS[drive.dynamics](), agents=AGENTS[drive.agents]())
     policies = {"expert": expert(sim.dynamics), "null": None, "idm": driven_by(IDM(), sim.dynamics)}

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.driving._container import FORMAT, SUFFIX, VERSION, CompiledFile, is_compiled, save_scenes
+from gleanings.driving._files import list_files
 from gleanings.driving.compile import compile_scene
 from gleanings.driving.config import CompileConfig
 from gleanings.driving.raw import RawScene
-from gleanings.driving.readers.detect import read_work, split
+from gleanings.driving.readers.detect import detect, read_work, split
 from gleanings.driving.scene import Scene
 
 _SHARD, _MAX_ERRORS = 64, 1000  # scenes and messages a shard
+_MAPS = {"argoverse": "log_map_archive_*.json", "ngsim": "*.net.xml"}
 _DEFAULT = CompileConfig()
 
 
@@ -70,31 +72,68 @@ def compile_files(
     """Compile every record of files, folders and glob patterns into `folder`, `shard` scenes at a time.
 
     A broken record is reported and no obstacle; compiled files among the sources are passed over. Shards of an earlier
-    run on the same content with the same settings stay. workers: processes, each of which takes whole files; 0: this
-    one. progress: called with the files done and all files. Two runs at once in one folder are not meant. Raises:
-    DataError for a path that leads to no file, ConfigError for no sources, workers < 0 or shard < 1, OSError for a
-    folder that cannot be written.
+    run on the same content and maps with the same settings stay; those of other maps or settings are replaced. workers:
+    processes, each of which takes whole files; 0: this one. progress: called with the files done and all files. Two
+    runs at once in one folder are not meant. Raises: DataError for a path that leads to no file, ConfigError for no
+    sources, workers < 0, shard < 1 or a folder that cannot be made, OSError for one that cannot be written.
     """
     if not sources or shard < 1 or workers < 0:
         raise ConfigError(f"{len(sources)} sources, shards of {shard}, {workers} workers; expected 1, 1 and 0 or more")
-    from gleanings.driving.load import _files as files_of  # `load` opens compiled files and so imports this module
-
     compile_one = partial(_compile_source, folder=Path(folder), config=config, shard=shard)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    files = [file for source in sources for file in files_of(source) if not (file.is_file() and is_compiled(file))]
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: no folder can be made there: {error.strerror}") from error
+    files = [file for file in list_files(sources) if not (file.is_file() and is_compiled(file))]
     done: list[CompiledSource] = []
     for source in _by_workers(compile_one, files, workers) if workers else map(compile_one, files):
         done.append(source)
         if progress:
             progress(len(done), len(files))
+    _drop_older(Path(folder), done)
     return CompileReport(tuple(done))
 
 
-def source_digest(path: Path, config: CompileConfig) -> str:
-    """SHA-256 of a file, the settings and the version of the format. DataError: it cannot be read."""
+def source_digests(path: Path, config: CompileConfig) -> tuple[str, str]:
+    """SHA-256 of a file alone; and of it, the maps beside it, the settings and the version of the format.
+
+    DataError: it cannot be read.
+    """
+    content = _digest(path)
+    maps = [f"{beside.name} {_digest(beside)}" for beside in _maps(path)]
+    return content, hashlib.sha256(" ".join([FORMAT, VERSION, repr(config), content, *maps]).encode()).hexdigest()
+
+
+def _maps(path: Path) -> list[Path]:
+    """Maps that a reader may take from beside a file: that of the same name, else all."""
+    try:
+        pattern = _MAPS.get(detect(path))
+    except DataError:  # compiling tells why
+        pattern = None
+    if pattern is None:
+        return []
+    own = path.with_name(pattern.replace("*", path.stem.removeprefix("scenario_")))
+    return [own] if own.is_file() else sorted(map for map in path.parent.glob(pattern) if map.is_file())
+
+
+def _drop_older(folder: Path, done: Sequence[CompiledSource]) -> None:
+    """Remove what earlier runs made of the same sources with other settings or maps: each scene is there once."""
+    kept = {file.name for source in done for file in source.files}
+    made = {_origin(name) for name in kept}
+    for old in list(folder.glob(f"*{SUFFIX}")) if made else []:
+        if old.name not in kept and _origin(old.name) in made:
+            old.unlink(missing_ok=True)
+
+
+def _origin(name: str) -> str:
+    """Name of a compiled file without digest of the settings, part and number: its source."""
+    return name.rsplit("-", 3)[0]
+
+
+def _digest(path: Path) -> str:
     if path.exists() and not path.is_file():
         raise DataError("is a device, pipe or socket; expected a file", path)
-    total = hashlib.sha256(f"{FORMAT} {VERSION} {config!r} ".encode())
+    total = hashlib.sha256()
     try:
         with path.open("rb") as stream:
             while block := stream.read(1 << 20):
@@ -117,10 +156,10 @@ def _by_workers(
 
 def _compile_source(source: Path, folder: Path, config: CompileConfig, shard: int) -> CompiledSource:
     try:
-        digest = source_digest(source, config)
+        content, digest = source_digests(source, config)
     except DataError as error:
         return CompiledSource(source, (), 0, 0, (str(error),))
-    done = _Done(f"{source.stem[:80]}-{digest[:12]}", folder, digest)
+    done = _Done(f"{source.stem[:80]}-{content[:12]}-{digest[:12]}", folder, digest)
     while done.recover():
         pass
     found, skipped = done.scenes, done.last

@@ -80,11 +80,18 @@ class Simulator(eqx.Module):
 
     @property
     def action_spec(self) -> ActionSpec:
-        """Bounds, shape and dtype of the actions of an object at rest: of vehicles, or of any kind where all act."""
+        """`spec_at` steps of 0.1 s."""
+        return self.spec_at(0.1)
+
+    def spec_at(self, dt: float) -> ActionSpec:
+        """Bounds, shape and dtype of the actions of an object at rest: of vehicles, or of any kind where all act.
+
+        dt: of the scenes, s; `DeltaLocal` and `DeltaGlobal` go farther in a longer step.
+        """
         kind = [Kind.VEHICLE] if self.config.controlled in ("sdc", "vehicles") else list(Kind)
         zero = jnp.zeros(len(kind))
         rest = Pose(zero, zero, zero, zero, zero, zero)
-        low, high = _bounds(self.dynamics, rest, 0.1, jnp.asarray(kind))
+        low, high = _bounds(self.dynamics, rest, dt, jnp.asarray(kind))
         return ActionSpec(np.asarray(low.min(0)), np.asarray(high.max(0)), (self.dynamics.size,), np.dtype(low.dtype))
 
     def controlled(self, scene: Scene) -> Bool[Array, " N"]:
@@ -132,6 +139,7 @@ class Simulator(eqx.Module):
         Rows of objects that are not controlled or not alive are ignored. ConfigError: another shape or dtype.
         """
         state, out, _ = _next_state(self, on_device(scene), state, action, key)
+        _check_reward(out, state)
         return state, out
 
     def rollout(
@@ -179,8 +187,9 @@ class Simulator(eqx.Module):
         if not isinstance(scene, Scene) or np.ndim(scene.log.x) != 2:
             raise ConfigError("expected one Scene: jax.vmap this method over a stack, or give a list to `evaluate`")
         steps, start = scene.log.x.shape[0], self.config.start
-        if start is not None and start >= steps - 1:
-            raise ConfigError(f"start {start} leaves no step: the log has {steps} states")
+        start = scene.start if start is None else start
+        if not isinstance(start, Tracer) and start >= steps - 1:
+            raise ConfigError(f"start {int(start)} leaves no step: the log has {steps} states")
         controlled = self.config.controlled
         if controlled == "all" or isinstance(scene.objects.kind, Tracer):
             return
@@ -203,6 +212,11 @@ def on_device(scene: Scene) -> Scene:
     return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf), scene)
 
 
+def _check_reward(out: StepOutput, state: SimState) -> None:
+    if jnp.shape(out.reward) != state.x.shape:
+        raise ConfigError(f"a reward of shape {jnp.shape(out.reward)}; one value an object is needed, {state.x.shape}")
+
+
 @eqx.filter_jit
 def _null(dynamics: Dynamics, pose: Pose, dt: Scalar, kind: Array) -> Shaped[Array, "N A"]:
     return jax.vmap(dynamics.null, (0, None, 0))(pose, dt, limits_of(kind))
@@ -223,6 +237,7 @@ def _rollout(
         own_key = jax.random.fold_in(jax.random.fold_in(key, state.t), 1)
         action = None if policy is None else policy(scene, state, own_key)
         after, out, used = next_state(sim, scene, state, action, key)
+        _check_reward(out, state)
         row = None if record == "metrics" else Trajectory(*after.pose, after.alive)
         out = out if record == "all" else out._replace(observation=None)
         return after, (row, out, used, after.flags)

@@ -12,6 +12,7 @@ from jaxtyping import Shaped
 
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.driving import scene as parts
+from gleanings.driving.raw import Kind, Light
 from gleanings.driving.scene import Scene, name_of
 
 
@@ -23,6 +24,8 @@ class Spec(NamedTuple):
     pad: float
 
 
+_FEWEST = {"T": (2, "steps"), "N": (1, "object slots"), "Q": (34, "path samples")}
+_ROAD_KINDS = 8
 _INF, _NAN = float("inf"), float("nan")
 _PARTS: dict[str, type] = {
     "log": parts.Trajectory,
@@ -121,10 +124,18 @@ def sizes_of(scene: Scene, batch: int = 0) -> dict[str, int]:
 
 
 def check_scene(scene: Scene) -> None:
-    """Raise DataError where an index of a scene points outside the array it belongs to, or a size is not positive."""
+    """Raise DataError where an index points outside its array, a code has no meaning, or a size is too small."""
     sizes = sizes_of(scene)
+    for letter, (least, what) in _FEWEST.items():
+        if sizes[letter] < least:
+            raise DataError(f"{sizes[letter]} {what}; expected at least {least}")
     limits = [
         ("start", scene.start, 0, sizes["T"]),
+        ("objects.kind", scene.objects.kind, 0, max(Kind) + 1),
+        ("objects.first", scene.objects.first, -1, sizes["T"]),
+        ("objects.last", scene.objects.last, -1, sizes["T"]),
+        ("lights.state", scene.lights.state, 0, max(Light) + 1),
+        ("road.kind", scene.road.kind, 0, _ROAD_KINDS),
         ("lanes.lane", scene.lanes.lane, -1, sizes["L"]),
         ("lanes.successors", scene.lanes.successors, -1, sizes["L"]),
         ("lights.lane", scene.lights.lane, -1, sizes["L"]),
@@ -140,6 +151,7 @@ def check_scene(scene: Scene) -> None:
             (f"{name}.nx * ny", np.array(cells), 1, sizes["C"] + 1),
             (f"{name}.start", grid.start, 0, sizes[count] - sizes[window] + 1),
             (f"{name}.items", grid.items, 0, sizes[things]),
+            (f"{name}.slots", grid.slots, 0, sizes[window]),
         ]
     for name, values, low, high in limits:
         if np.size(values) and not (np.min(values) >= low and np.max(values) < high):

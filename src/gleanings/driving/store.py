@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from gleanings.core.errors import DataError
+from gleanings.core.errors import DataError, printable
 from gleanings.driving._container import CompiledFile, is_compiled, save_scenes
 from gleanings.driving.scene import Scene
 from gleanings.driving.shards import CompileReport, compile_files
@@ -60,4 +60,5 @@ def describe(path: str | Path, limit: int = 10) -> str:
             f"  road     {int((scene.edges.inv_l2 > 0).sum())} edge segments, {int((scene.lanes.id >= 0).sum())} lanes",
             f"  lights   {int(scene.lights.exists.sum())}",
         ]
+    lines = [printable(line) for line in lines]
     return "\n".join([*lines, "... more; --limit shows them"] if len(file) > limit else lines)

@@ -26,13 +26,16 @@ def per_object(scene: Scene, rollout: Rollout) -> dict[str, Metric]:
     largest. Beside the rollout's metrics: ade_m and fde_m (with log_divergence), comfort (with a trajectory), score
     (with the trajectory and the metrics of `score.NEEDS`). Source: ours, 3.8.
     """
-    values = {name: _reduce(name, metric) for name, metric in rollout.metrics.items()}
+    metrics = rollout.metrics
+    if not rollout.flags.shape[0]:  # no steps: one at which nothing is defined
+        metrics = jax.tree.map(lambda rows: jnp.zeros((1, *rows.shape[1:]), rows.dtype), metrics)
+    values = {name: _reduce(name, metric) for name, metric in metrics.items()}
     if "log_divergence" in values:
-        values["ade_m"], values["fde_m"] = displacement(rollout.metrics["log_divergence"])
+        values["ade_m"], values["fde_m"] = displacement(metrics["log_divergence"])
     if rollout.trajectory is not None:
         values["comfort"] = comfort(scene, rollout.trajectory)
-        if all(name in rollout.metrics for name in NEEDS):
-            values["score"] = score(scene, rollout.metrics, rollout.trajectory)
+        if all(name in metrics for name in NEEDS):
+            values["score"] = score(scene, metrics, rollout.trajectory)
     return values
 
 

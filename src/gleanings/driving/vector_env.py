@@ -1,7 +1,7 @@
 """Many environments in one compiled program, as a Gymnasium vector environment. Needs the extra `driving`. Ours."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Key
 
 from gleanings.core.errors import ConfigError
-from gleanings.driving.auto_reset import AutoReset
+from gleanings.driving.auto_reset import AutoReset, keyless
 from gleanings.driving.config import ObserveConfig
 from gleanings.driving.env import Told, actions_of, environment_sim, marks_of, spaces_of, told_of
 from gleanings.driving.scene import Scene
@@ -38,7 +38,7 @@ class DrivingVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     Where an episode ends, the observation returned is the first of the next one, of a scene drawn anew (SAME_STEP); the
     last of the old one is in infos["final_obs"], its info in infos["final_info"]. infos: for each key an array [n] and
     under "_" + key the environments for which it is defined. Scenes are padded to one size. `reset` with a seed s
-    starts environment i from s + i; or give a list of seeds.
+    starts environment i from s + i, or give a list of seeds; resets without a seed go on from the first one.
 
     ConfigError: as `DrivingEnv`; scenes of different numbers of steps.
     """
@@ -58,7 +58,7 @@ class DrivingVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             raise ConfigError(f"num_envs {num_envs}: 1 or more")
         self.num_envs, self.sim = num_envs, environment_sim(scenes, sim, observe)
         self.scenes = jax.device_put(_bank(scenes))
-        self.single_observation_space, self.single_action_space = spaces_of(self.sim, observe)
+        self.single_observation_space, self.single_action_space = spaces_of(self.sim, observe, scenes)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._seed = seed
@@ -67,7 +67,9 @@ class DrivingVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """The first observations [n, D], and infos."""
+        """The first observations [n, D], and infos. ConfigError: any option, since scenes are drawn."""
+        if options:
+            raise ConfigError(f"options {options}: a vector environment draws its scenes and takes no options")
         seed, self._seed = self._seed if seed is None else seed, None
         self._states, seen = _first(AutoReset(self.sim), self.scenes, self._keys(seed))
         return np.array(seen), _infos(_where(self._states), np.ones(self.num_envs, bool))
@@ -100,12 +102,13 @@ class DrivingVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
     def _keys(self, seed: int | list[int | None] | None) -> Key[Array, " n"]:
         if isinstance(seed, int | np.integer):
-            self._np_random, self._np_random_seed = None, None
             seeds: list[int | None] = [int(seed) + index for index in range(self.num_envs)]
         else:
             seeds = [None] * self.num_envs if seed is None else list(seed)
         if len(seeds) != self.num_envs:
             raise ConfigError(f"{len(seeds)} seeds for {self.num_envs} environments")
+        if seeds[0] is not None:
+            super().reset(seed=seeds[0])  # what is drawn later follows too
         drawn = self.np_random.integers(2**32, size=self.num_envs)
         chosen = [int(one) if given is None else given % 2**32 for one, given in zip(drawn, seeds, strict=True)]
         return jax.vmap(jax.random.key)(jnp.asarray(chosen, jnp.uint32))
@@ -164,16 +167,11 @@ def _follow(auto: AutoReset, scenes: Scene, states: SimState, actions: Array) ->
 
     def renewed() -> tuple[dict[str, Any], Array]:
         fresh, seen = _first(auto, scenes, keys)
-        return jax.tree.map(partial(_choose, over), (_keyless(fresh), seen), (_keyless(after), told.seen))
+        return jax.tree.map(partial(_choose, over), (keyless(fresh), seen), (keyless(after), told.seen))
 
     # Not `AutoReset.step`: under `vmap` it would start an episode in every environment at every step.
-    parts, seen = lax.cond(jnp.any(over), renewed, lambda: (_keyless(after), told.seen))
+    parts, seen = lax.cond(jnp.any(over), renewed, lambda: (keyless(after), told.seen))
     return SimState(**parts, key=jax.random.clone(jnp.where(over, keys, after.key))), seen, told
-
-
-def _keyless(states: SimState) -> dict[str, Any]:
-    """The fields but the key: jax's search for reused keys takes a key chosen by `cond` for one."""
-    return {field.name: getattr(states, field.name) for field in fields(states) if field.name != "key"}
 
 
 def _choose(over: Array, fresh: Array, old: Array) -> Array:

@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Int
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.raw import RED
-from gleanings.driving.scene import Scene, Trajectory
+from gleanings.driving.scene import GATE_M, Scene, Trajectory
 
 EVENTS = ("collision", "at_fault", "off_road", "red_light", "wrong_way")
 """Metrics whose events have witnesses."""
-_LEVEL_M, _STOP_LINE_M, _STOP_LINE_COS, _STANDING_MPS = 2.5, 2.0, 0.5, 0.05
+_STOP_LINE_M, _STOP_LINE_COS, _STANDING_MPS = 2.0, 0.5, 0.05
 _POINTS = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1], [1, 0], [0, 1], [-1, 0], [0, -1]]) / 2
 _BLOCK = 1 << 20  # pairs of a point and a segment that are looked at together
 
@@ -239,7 +239,7 @@ def _nearest(lines: Any, x: Any, y: Any, z: Any) -> _Near:
         px, py = x[rows, None], y[rows, None]
         share = np.clip(((px - ax) * dx + (py - ay) * dy) / np.maximum(dx * dx + dy * dy, 1e-12), 0, 1)
         apart = np.hypot(px - ax - share * dx, py - ay - share * dy)
-        apart = np.where(np.abs(height - z[rows, None]) <= _LEVEL_M, apart, np.inf)
+        apart = np.where(np.abs(height - z[rows, None]) <= GATE_M, apart, np.inf)
         item = apart.argmin(1)
         own = np.arange(len(rows)), item
         foot = ax[item] + share[own] * dx[item], ay[item] + share[own] * dy[item]
@@ -266,7 +266,7 @@ def _light(view: _View, row: Int[np.ndarray, " K"], slot: Int[np.ndarray, " K"])
     side = left[0] - ahead[0] / gone * (left[1] - left[0])
     crossed = (ahead[0] < 0) & (ahead[1] >= 0) & (np.abs(side) <= _STOP_LINE_M)
     crossed &= np.cos(view.rows.yaw[row, slot][:, None] - yaw) >= _STOP_LINE_COS
-    level = np.abs(view.base[row, slot][:, None] - sz) <= _LEVEL_M
+    level = np.abs(view.base[row, slot][:, None] - sz) <= GATE_M
     crossed &= red[now] & red[before] & np.asarray(lights.exists) & level
     partner = (np.hypot(ahead[1], left[1]) + 1e6 * ~crossed).argmin(1)
     return _Seen(partner, np.full(len(row), -1), fronts[1], np.stack([sx, sy], 1)[partner])

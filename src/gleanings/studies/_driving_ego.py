@@ -58,8 +58,6 @@ class SlowedEgo(eqx.Module):
             return self.dynamics.inverse(pose, target, scene.dt, limits_of(kind))
 
         slowed = jax.vmap(one)(state.pose, target, scene.objects.kind)
-        # An ego that was parked has no path to follow.
-        slowed = jnp.where((scene.paths.length > 0)[:, None], slowed, expert(self.dynamics)(scene, state))
         return jnp.where(self.profile.follow, expert(self.dynamics)(scene, state), slowed)
 
 

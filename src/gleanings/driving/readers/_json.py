@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gleanings.core.errors import DataError
+from gleanings.driving.readers._values import read_file
 
 MAX_BYTES, MAX_DEPTH = 512 << 20, 64
 _MAX_VALUES, _MAX_CONTAINERS, _CHUNK = 50_000_000, 20_000_000, 1 << 24
@@ -21,13 +22,7 @@ def load_json(path: Path) -> Any:
 
     DataError: no such file, not JSON, larger than 512 MB, nested deeper than 64, or more than 50 million values.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DataError(f"{size:,} bytes; JSON of up to {MAX_BYTES:,} bytes is read. Split the file", path)
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", path) from error
+    data = read_file(path, MAX_BYTES)
     _check(data, path)
     try:
         return json.loads(data)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from gleanings.core.errors import DataError
 from gleanings.driving.raw import Light, MapFeature, RawLight
-from gleanings.driving.raw_check import MAX_STATES
+from gleanings.driving.raw_check import check_size
 from gleanings.driving.readers._areas import edges_from_bounds
 
 # Signs that limit the speed, by country: Germany and others, USA, Spain, Russia, Belgium, France, Croatia. In m/s.
@@ -159,8 +159,7 @@ def read_lights(root: Element, lanelets: dict[str, Lanelet], first: int, steps: 
     cycles = {reference(node, "id"): node for node in root.findall("trafficLight")}
     users = [(lane, reference(node)) for lane in lanelets.values() for node in _first(lane.node, "trafficLightRef")]
     users = [(lane, name) for lane, name in users if name in cycles]
-    if len(users) * steps > MAX_STATES:
-        raise DataError(f"{len(users):,} lights of {steps:,} steps; at most {MAX_STATES:,} states are read")
+    check_size(len(users), steps, "lights")
     return tuple(RawLight(lane.name, _states(cycles[name], first, steps), _stop(lane)) for lane, name in users)
 
 

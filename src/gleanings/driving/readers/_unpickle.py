@@ -8,6 +8,7 @@ an object of Python or NumPy. Source: the instruction table in the documentation
 import math
 import re
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gleanings.core.errors import DataError
+from gleanings.driving.readers._values import read_file
 
 MAX_BYTES = 256 << 20
 _MAX_OPS, _MAX_RANK, _MAX_DIM, _MAX_SHOWN = 5_000_000, 8, 1 << 31, 80
@@ -78,14 +80,7 @@ def unpickle(path: Path) -> Any:
     DataError: no such file, more than 256 MB or 5 million instructions, a global that is not allowed (it is named),
     persistent ids, extension codes, objects, arrays of objects, lengths that do not fit, or a damaged file.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DataError(f"{size:,} bytes; pickles of up to {MAX_BYTES:,} bytes are read", path)
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", path) from error
-    machine = _Machine(data)
+    machine = _Machine(read_file(path, MAX_BYTES))
     try:
         return machine.run()
     except DataError as error:
@@ -298,6 +293,8 @@ def _filled(shape: tuple[Any, ...], dtype: _Dtype, fortran: bool, data: bytes) -
     kind = np.dtype(dtype.order.replace("|", "=") + dtype.code)
     if math.prod(shape) * kind.itemsize != len(data):
         raise DataError(f"an array of shape {shape} and type {kind.str} with {len(data):,} bytes")
+    if kind.kind == "U" and np.frombuffer(data, kind.byteorder + "u4").max(initial=0) > sys.maxunicode:
+        raise DataError("an array of texts with a character that there is not")
     array = np.frombuffer(data, np.uint8) != 0 if dtype.code == "b1" else np.frombuffer(data, kind)
     return array.reshape(shape, order="F" if fortran else "C")
 

@@ -1,5 +1,6 @@
-"""Fields of untrusted nested data (JSON, pickles) as arrays, texts and indices: wrong ones are DataErrors. Ours."""
+"""Untrusted files, and fields of nested data (JSON, pickles) as arrays and texts: wrong ones are DataErrors. Ours."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,21 @@ import numpy as np
 from jaxtyping import Float
 
 from gleanings.core.errors import DataError
+from gleanings.data.tfrecord import regular_size
 
 _PLAIN = (bool, int, float, type(None))
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """The bytes of an ordinary file. DataError: no such file, a device or pipe, or more than `most` bytes."""
+    size = regular_size(path, sys.maxsize)
+    if size > most:
+        raise DataError(f"{size:,} bytes; at most {most:,} are read. Split the file", path)
+    try:
+        with path.open("rb") as stream:
+            return stream.read(size)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", path) from error
 
 
 def numbers(values: Any, what: str, *shape: int) -> Float[np.ndarray, "..."]:

@@ -10,7 +10,7 @@ from gleanings.core.errors import DataError
 from gleanings.data.protowire import WireError
 from gleanings.data.tfrecord import read_tfrecord
 from gleanings.driving.raw import FeatureKind, Kind, MapFeature, RawLight, RawScene, RawTrack
-from gleanings.driving.raw_check import too_many
+from gleanings.driving.raw_check import check_size
 
 LICENCE = "Waymo Open Dataset: non-commercial use"
 KINDS = {1: Kind.VEHICLE, 2: Kind.PEDESTRIAN, 3: Kind.CYCLIST}
@@ -34,12 +34,6 @@ def parse_record(payload: bytes, path: Path, record: int, parse: Parse) -> RawSc
         if error.path == path:
             raise
         raise DataError(str(error), path, record) from error  # of `check_raw`, which knows the scene's name only
-
-
-def check_size(tracks: int, steps: int, path: Path, record: int) -> None:
-    """Refuse more states than a scene may have, before memory is taken for them."""
-    if (refusal := too_many(tracks, steps)) is not None:
-        raise DataError(refusal, path, record)
 
 
 def make_track(
@@ -70,7 +64,8 @@ def lights_by_lane(
     """Observations of lights, in any order, as one light a lane over all steps.
 
     `at[t]` is the light step that holds at state t, -1: none. A lane not seen at a step is unknown there. Where a lane
-    was seen twice in one step the known state counts. The stop point is that of the lane's first observation.
+    was seen twice in one step the known state counts. The stop point is that of the lane's first observation. Raises:
+    DataError for more states than a scene may have.
     """
     if not len(lane):
         return ()
@@ -78,6 +73,7 @@ def lights_by_lane(
     lane, step, state, stop = lane[order], step[order], state[order], stop[order]
     lanes, first, row = np.unique(lane, return_index=True, return_inverse=True)
     steps = int(max(step.max(), at.max())) + 1
+    check_size(len(lanes), max(steps, len(at)), "lights")
     # The last column is what at = -1 refers to.
     table: UInt8[np.ndarray, "lanes steps+1"] = np.zeros((len(lanes), steps + 1), np.uint8)
     table[row, step] = np.where((state >= 0) & (state <= 8), state, 0)

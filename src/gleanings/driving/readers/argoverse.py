@@ -41,7 +41,6 @@ def read(path: Path) -> Iterator[RawScene]:
     The map is `log_map_archive_<scenario id>.json` in the same folder; without it `repairs` says so and the scene has
     no features. ConfigError: no pyarrow. DataError: not such a file, or larger than 2,000 steps or 1e6 track-steps.
     """
-    _check_format(path)
     texts, numbers, observed = _read_columns(path)
     step, tracks, repairs = _tracks(path, texts, numbers)
     name = _single(texts["scenario_id"], path)
@@ -64,17 +63,6 @@ def read(path: Path) -> Iterator[RawScene]:
             repairs={key: count for key, count in (repairs | mended).items() if count},
         )
     )
-
-
-def _check_format(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            magic = file.read(6)
-    except OSError as error:
-        raise DataError(f"cannot be opened ({_line(error)})", path) from error
-    if magic == b"ARROW1":
-        problem = "a feather table, such as the annotations of a sensor log, has no poses of the ego in the city"
-        raise DataError(f"{problem}; give the Parquet scenario of motion forecasting", path)
 
 
 def _rows(codes: Int[np.ndarray, " K"]) -> tuple[int, ...]:

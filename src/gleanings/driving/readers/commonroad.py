@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from gleanings.core.errors import DataError
 from gleanings.driving.raw import DEFAULT_SIZE, Kind, MapFeature, RawGoal, RawScene, RawTrack, empty_track
-from gleanings.driving.raw_check import MAX_STATES, MAX_STEPS, check_raw
+from gleanings.driving.raw_check import check_raw, check_size
 from gleanings.driving.readers._lanelets import (
     FARTHEST,
     Lanelet,
@@ -66,8 +66,7 @@ def _scene(root: Element, path: Path) -> RawScene:
     ends = [_goal_end(node) for node in problems]
     first = int(steps.min()) if len(steps) else 0
     count = int(max([*steps, *ends, first + 1])) - first + 1
-    if count > MAX_STEPS or count * len(objects) > MAX_STATES:
-        raise DataError(f"{count:,} steps of {len(objects):,} objects; at most {MAX_STATES:,} states are read")
+    check_size(len(objects), count, "objects")
     tracks = [_track(o, first, count) for o in objects]
     goals = [_goal(i, node, lanelets) for i, node in enumerate(problems)]
     try:

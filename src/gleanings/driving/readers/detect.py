@@ -174,6 +174,8 @@ def _describe(head: bytes) -> str:
         return f"XML whose root is {_root(head) or 'missing'}"
     if head[:2] == b"\x1f\x8b":
         return "gzip; unpack it first"
+    if head.startswith(b"ARROW1"):
+        return "a feather table, such as the annotations of a sensor log, which has no poses of the ego in the city"
     hint = ""
     if len(head) >= HEADER and int.from_bytes(head[:8], "little") < 1 << 32:
         hint = "; if it is a TFRecord, its first length does not match its CRC: damaged"

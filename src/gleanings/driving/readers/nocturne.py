@@ -12,12 +12,11 @@ from jaxtyping import Bool, Float
 
 from gleanings.core.errors import DataError
 from gleanings.driving.raw import Kind, Light, MapFeature, RawLight, RawScene, RawTrack
-from gleanings.driving.raw_check import check_raw
+from gleanings.driving.raw_check import MAX_STEPS, check_raw, check_size
 from gleanings.driving.readers._json import load_json
 from gleanings.driving.readers._values import field, in_file, items, number, numbers, table, text, whole
 
 _STEP, _START, _INVALID = 0.1, 10, -10000.0
-_MAX_STEPS = 100_000
 _KINDS = {"vehicle": Kind.VEHICLE, "pedestrian": Kind.PEDESTRIAN, "cyclist": Kind.CYCLIST}
 _FEATURES = ("lane", "road_edge", "road_line", "stop_sign", "crosswalk", "speed_bump", "driveway")
 _CLOSED = ("crosswalk", "speed_bump", "driveway")
@@ -35,8 +34,9 @@ def _scene(data: dict[str, Any], path: Path) -> RawScene:
     if not objects:
         raise DataError("no objects; expected at least one")
     steps = len(items(field(objects[0], "heading", "objects[0]"), "objects[0].heading"))
-    if not 2 <= steps <= _MAX_STEPS:
-        raise DataError(f"objects[0] has {steps} steps; expected 2 to {_MAX_STEPS:,}")
+    if not 2 <= steps <= MAX_STEPS:
+        raise DataError(f"objects[0] has {steps} steps; expected 2 to {MAX_STEPS:,}")
+    check_size(len(objects), steps)
     tracks = [_track(table(entry, f"objects[{i}]"), f"objects[{i}]", steps) for i, entry in enumerate(objects)]
     repairs = {}
     if _in_degrees(tracks):
@@ -123,6 +123,7 @@ def _feature(road: dict[str, Any], index: int) -> MapFeature | None:
 
 def _lights(states: dict[str, Any], steps: int) -> tuple[RawLight, ...]:
     """Lights keyed by lane id: lists of state (name or WOMD code) and x, y, z, one entry for each of `time_index`."""
+    check_size(len(states), steps, "lights")
     lights = []
     for lane, entry in states.items():
         what = f"tl_states[{lane[:40]!r}]"

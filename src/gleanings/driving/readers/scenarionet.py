@@ -12,7 +12,14 @@ from jaxtyping import Float
 
 from gleanings.core.errors import DataError
 from gleanings.driving.raw import FeatureKind, Kind, Light, MapFeature, RawLight, RawScene, RawTrack
-from gleanings.driving.raw_check import MAX_POINTS, MAX_STATES, MAX_STEPS, check_raw
+from gleanings.driving.raw_check import (
+    MAX_FEATURES,
+    MAX_POINTS,
+    MAX_STEPS,
+    check_links,
+    check_raw,
+    check_size,
+)
 from gleanings.driving.readers._unpickle import unpickle
 from gleanings.driving.readers._values import field, in_file, items, number, numbers, table, text, whole
 
@@ -43,27 +50,25 @@ def read(path: Path) -> Iterator[RawScene]:
 
 
 def _scene(data: dict[Any, Any], path: Path) -> RawScene:
-    tracks, meta = table(field(data, "tracks", "the file"), "tracks"), table(data.get("metadata") or {}, "metadata")
+    tracks, meta = table(field(data, "tracks", "the file"), "tracks"), _optional(data, "metadata")
     steps = whole(field(data, "length", "the file"), "length")
-    if not 2 <= steps <= MAX_STEPS or steps * len(tracks) > MAX_STATES:
-        raise DataError(
-            f"{steps:,} steps of {len(tracks):,} tracks; expected 2 to {MAX_STEPS:,}, {MAX_STATES:,} in all"
-        )
+    if not 2 <= steps <= MAX_STEPS:
+        raise DataError(f"{steps:,} steps; expected 2 to {MAX_STEPS:,}")
+    lights = _optional(data, "dynamic_map_states")
+    check_size(len(tracks), steps)
+    check_size(len(lights), steps, "lights")
     times = meta.get("ts")
     times = np.arange(steps) * 0.1 if times is None else numbers(times, "metadata.ts", steps)
     found = {text(name, "the name of a track"): _track(name, track, steps) for name, track in tracks.items()}
     index = {name: i for i, name in enumerate(found)}
     repairs: dict[str, int] = {}
     features = _features(table(field(data, "map_features", "the file"), "map_features"), repairs)
-    lights = table(data.get("dynamic_map_states") or {}, "dynamic_map_states")
-    if len(lights) * steps > MAX_STATES:
-        raise DataError(f"{len(lights):,} lights; at most {MAX_STATES:,} states are read")
     named = {
-        key: [index[name] for value in _listed(meta.get(key)) if (name := text(value, key)) in index]
+        key: [index[name] for value in _listed(meta.get(key), key) if (name := text(value, key)) in index]
         for key in ("sdc_id", "tracks_to_predict", "objects_of_interest")
     }
     return RawScene(
-        name=text(data.get("id") or path.stem, "id"),
+        name=_named(data, "id", path.stem),
         times=times,
         start=whole(meta.get("current_time_index", 0), "current_time_index"),
         tracks=tuple(found.values()),
@@ -74,20 +79,37 @@ def _scene(data: dict[Any, Any], path: Path) -> RawScene:
         interest=tuple(named["objects_of_interest"]),
         flat=not any(np.isfinite(track.position[:, 2]).any() for track in found.values()),
         source=f"scenarionet:{path.name}",
-        licence=f"converted from {text(meta.get('dataset') or 'an unnamed data set', 'dataset')}: its terms hold",
+        licence=f"converted from {_named(meta, 'dataset', 'an unnamed data set')}: its terms hold",
         repairs=repairs,
     )
 
 
-def _listed(value: Any) -> list[Any]:
-    """Ids, which stand alone, in a list, in an array or as the keys of a dict."""
-    if isinstance(value, np.ndarray):
-        return value.ravel().tolist()
-    return [] if value is None else list(value) if isinstance(value, list | tuple | dict | set) else [value]
+def _optional(data: dict[Any, Any], key: str) -> dict[Any, Any]:
+    """A table that may be missing."""
+    value = data.get(key)
+    return {} if value is None else table(value, key)
+
+
+def _named(data: dict[Any, Any], key: str, other: str) -> str:
+    """A text that may be missing or empty."""
+    value = data.get(key)
+    return other if value is None else text(value, key) or other
+
+
+def _listed(value: Any, what: str, most: int = MAX_STEPS) -> list[Any]:
+    """Ids, which stand alone, in a list, in an array or as the keys of a dict; at most `most`."""
+    if not isinstance(value, np.ndarray | list | tuple | dict | set):
+        return [] if value is None else [value]
+    count = value.size if isinstance(value, np.ndarray) else len(value)
+    if count > most:
+        raise DataError(f"{what} holds {count:,} values; at most {most:,} are read")
+    return value.ravel().tolist() if isinstance(value, np.ndarray) else list(value)
 
 
 def _places(values: Any, what: str) -> Float[np.ndarray, "n 3"]:
     """Points with two or three coordinates; z is NaN where there are two."""
+    if isinstance(values, np.ndarray) and values.size > 3 * MAX_POINTS:
+        raise DataError(f"{what} has more than {MAX_POINTS:,} points")
     width = values.shape[-1] if isinstance(values, np.ndarray) and values.ndim else 3
     if isinstance(values, list | tuple) and values:
         width = len(items(values[0], what))
@@ -129,7 +151,9 @@ def _size(value: Any, what: str, steps: int) -> Float[np.ndarray, " T"]:
 
 
 def _features(entries: dict[Any, Any], repairs: dict[str, int]) -> tuple[MapFeature, ...]:
-    found, points = [], 0
+    if len(entries) > MAX_FEATURES:
+        raise DataError(f"{len(entries):,} map features; at most {MAX_FEATURES:,} are read")
+    found, points, links = list[MapFeature](), 0, 0
     for name, entry in entries.items():
         feature = _feature(text(name, "the name of a map feature"), entry)
         if feature is None:
@@ -138,6 +162,8 @@ def _features(entries: dict[Any, Any], repairs: dict[str, int]) -> tuple[MapFeat
         points += len(feature.points)
         if points > MAX_POINTS:
             raise DataError(f"more than {MAX_POINTS:,} map points")
+        links += len(feature.successors) + len(feature.neighbours)
+        check_links(links)
         found.append(feature)
     return tuple(found)
 
@@ -153,24 +179,24 @@ def _feature(name: str, entry: Any) -> MapFeature | None:
     if kind != "lane":
         return MapFeature(kind, points, name, closed=key == "polygon")
     limit = entry.get("speed_limit_kmh")
-    neighbours = [*_listed(entry.get("left_neighbor")), *_listed(entry.get("right_neighbor"))]
-    exits = _listed(entry.get("exit_lanes"))
-    if len(neighbours) + len(exits) > _MAX_LINKS:
-        raise DataError(f"{what} has {len(neighbours) + len(exits):,} neighbours and exits; at most {_MAX_LINKS:,}")
+    exits, left, right = (
+        _listed(entry.get(key), f"{what}: {key}", _MAX_LINKS)
+        for key in ("exit_lanes", "left_neighbor", "right_neighbor")
+    )
     return MapFeature(
         kind,
         points,
         name,
         speed_limit=number(limit, what) / 3.6 if isinstance(limit, int | float) else float("nan"),
         successors=tuple(text(lane, what) for lane in exits),
-        neighbours=tuple(text(n.get("feature_id") if isinstance(n, dict) else n, what) for n in neighbours),
+        neighbours=tuple(text(n.get("feature_id") if isinstance(n, dict) else n, what) for n in [*left, *right]),
         linked="exit_lanes" in entry,
     )
 
 
 def _light(name: Any, entry: Any, steps: int) -> RawLight:
     what = f"light {text(name, 'the name of a light')}"
-    states = _listed(field(field(entry, "state", what), "object_state", what))
+    states = _listed(field(field(entry, "state", what), "object_state", what), what)
     if len(states) != steps:
         raise DataError(f"{what} has {len(states)} states; the scene has {steps} steps")
     codes = [_LIGHTS.get(state, Light.UNKNOWN) if isinstance(state, str) else Light.UNKNOWN for state in states]

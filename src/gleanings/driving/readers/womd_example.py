@@ -14,7 +14,7 @@ from gleanings.core.errors import DataError
 from gleanings.data.protowire import Message
 from gleanings.driving._resample import latest
 from gleanings.driving.raw import FeatureKind, MapFeature, RawLight, RawScene
-from gleanings.driving.raw_check import MAX_FEATURES, MAX_POINTS, check_raw
+from gleanings.driving.raw_check import MAX_FEATURES, MAX_POINTS, check_raw, check_size
 from gleanings.driving.readers import _womd
 
 _FIELDS = ("x", "y", "z", "length", "width", "height", "bbox_yaw", "velocity_x", "velocity_y")
@@ -49,7 +49,7 @@ def parse(payload: bytes, path: Path, record: int) -> RawScene:
     count = len(ids)
     past = features.per_row("state/past/x", count)
     steps = past + 1 + features.per_row("state/future/x", count)
-    _womd.check_size(count, steps, path, record)
+    check_size(count, steps)
     valid = features.steps("valid", count) == 1
     states = np.stack([features.steps(name, count).astype(np.float64) for name in _FIELDS], -1)
     if not (valid.shape == states.shape[:2] == (count, steps) and len(kinds) == count):

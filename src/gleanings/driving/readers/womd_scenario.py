@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from gleanings.core.errors import DataError
 from gleanings.data.protowire import Message, Scalar, Spans, columns
 from gleanings.driving.raw import FeatureKind, MapFeature, RawLight, RawScene, RawTrack
-from gleanings.driving.raw_check import check_raw
+from gleanings.driving.raw_check import check_links, check_raw, check_size
 from gleanings.driving.readers import _womd
 
 _TIMES, _TRACKS, _OF_INTEREST, _ID, _SDC, _LIGHTS, _FEATURES, _CURRENT, _PREDICT = 1, 2, 4, 5, 6, 7, 8, 10, 11
@@ -26,6 +26,7 @@ _MAP: dict[int, tuple[FeatureKind, int]] = {
     9: ("speed_bump", 1),
     10: ("driveway", 1),
 }
+_AFTER, _BESIDE = 10, (11, 12)  # fields of a lane
 _MPH = 0.44704
 _MAX_LIGHTS = 200_000  # states of lights of all steps
 
@@ -44,7 +45,7 @@ def parse(payload: bytes, path: Path, record: int) -> RawScene:
     """The scene of one record. Raises: DataError (WireError inside) for bytes or lengths that do not fit."""
     message = Message(payload)
     times = message.reals(_TIMES, "double").astype(np.float64)
-    _womd.check_size(len(message.spans(_TRACKS)), len(times), path, record)
+    check_size(len(message.spans(_TRACKS)), len(times))
     tracks = message.messages(_TRACKS)
     scene = RawScene(
         name=message.content(_ID).decode("ascii", "replace") or f"record-{record}",
@@ -110,21 +111,24 @@ def _map(payload: bytes, message: Message) -> tuple[MapFeature, ...]:
     parts = [(feature, number, body) for feature, number, body in bodies if body is not None]
     spans = [body.spans(_MAP[number][1]) for _, number, body in parts]
     points = np.split(_points(payload, _joined(spans)), np.cumsum([len(held) for held in spans])[:-1])
-    out: list[MapFeature] = []
+    out, links = list[MapFeature](), 0
     for (feature, number, body), line in zip(parts, points, strict=False):
         kind, name = _MAP[number][0], str(feature.integer(1))
+        if kind == "lane":
+            links += len(body.integers(_AFTER)) + sum(len(body.spans(field)) for field in _BESIDE)
+            check_links(links)
         out.append(_lane(body, line, name) if kind == "lane" else _womd.make_feature(kind, line, name))
     return tuple(out)
 
 
 def _lane(body: Message, points: Float[np.ndarray, "P 3"], name: str) -> MapFeature:
-    beside = [lane.integer(1) for field in (11, 12) for lane in body.messages(field)]
+    beside = [lane.integer(1) for field in _BESIDE for lane in body.messages(field)]
     return MapFeature(
         "lane",
         points,
         name,
         speed_limit=body.real(1, "double") * _MPH,
-        successors=_names(body.integers(10)),
+        successors=_names(body.integers(_AFTER)),
         neighbours=tuple(dict.fromkeys(map(str, beside))),
         linked=True,
     )
