@@ -192,8 +192,9 @@ def _others(
     now = tables.objects[:, 0]
     there = tables.seen[:, 0] & (jnp.arange(now.shape[0]) != slot)
     if config.line_of_sight:
-        level = jnp.abs(tables.base - me.base) <= _LEVEL_M
-        there = there & ~hidden(me.x, me.y, *(now[:, k] for k in (0, 1, 2, 3, 6, 7)), there & level)
+        x, y, cos, sin, _, _, length, width, _ = now.T
+        blocks = there & (jnp.abs(tables.base - me.base) <= GATE_M)
+        there = there & ~hidden(me.x, me.y, x, y, cos, sin, length, width, blocks)
     at, near = _nearest(config, me, now[:, 0], now[:, 1], tables.base, there, config.objects)
     rows = tables.objects[at]
     moved = rows - jnp.stack([me.x, me.y, *_zeros(2), me.vx, me.vy, *_zeros(3)])
