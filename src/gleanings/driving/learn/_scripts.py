@@ -29,6 +29,7 @@ class Draw:
     size: tuple[float, float, float]
 
     def between(self, low: float, high: float) -> float:
+        """A number drawn evenly between two."""
         return float(self.rng.uniform(low, high))
 
     def by_severity(self, mild: float, severe: float) -> float:
@@ -37,6 +38,7 @@ class Draw:
         return mild + share * (severe - mild)
 
     def car(self) -> tuple[float, float, float]:
+        """Length, width and height of a car, m."""
         return vehicle_size(self.rng, False)
 
     def reaches(self, arc: float) -> float:

@@ -25,11 +25,19 @@ class Labelled(Protocol):
     """What is learnt from, as `demos.Demonstrations`: obs [M, D], action [M, 2] f32; mask [M, 2] bool."""
 
     @property
-    def obs(self) -> Any: ...
+    def obs(self) -> Any:
+        """Observations [M, D]."""
+        ...
+
     @property
-    def action(self) -> Any: ...
+    def action(self) -> Any:
+        """Actions [M, 2] in [-1, 1]."""
+        ...
+
     @property
-    def mask(self) -> Any: ...
+    def mask(self) -> Any:
+        """Which parts of them the log determines, bool [M, 2]."""
+        ...
 
 
 class State(eqx.Module):
