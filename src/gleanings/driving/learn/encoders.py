@@ -1,8 +1,9 @@
 """From a flat observation to features: sets of objects, road points, lights, and the route. The family of encoders.
 
-A batch is one matrix product per layer, as leading axes or under `jax.vmap`; gradients of leading axes are faster. Inputs are scaled by constants: positions by 20 m, speeds by
-10 m/s, distance from the route by 2 m, sizes by 5 and 2 m. Source: arXiv 2212.11419 (attention over groups) and design
-page 3.11; sizes are ours. Without the route also the ego's offset and heading relative to it are hidden.
+A batch is one matrix product per layer, as leading axes or under `jax.vmap`; gradients of leading axes are faster.
+Inputs are scaled by constants: positions by 20 m, speeds by 10 m/s, distance from the route by 2 m, sizes by 5 and 2 m.
+Source: arXiv 2212.11419 (attention over groups) and design page 3.11; sizes are ours. Without the route also the ego's
+offset and heading relative to it are hidden.
 """
 
 import abc
@@ -18,7 +19,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.driving.config import ObserveConfig
 from gleanings.driving.learn.config import NetConfig
 from gleanings.driving.learn.layers import Dense, Norm
-from gleanings.driving.observation import unflatten
+from gleanings.driving.observation import flatten, observation_size, unflatten
 
 _EGO = (0.1, 0.1, 0.2, 0.5, 0.5, 1.0, 0.1)  # speeds, size, offset and heading relative to the route, speed limit
 _MOVING = (0.05, 0.05, 1.0, 1.0, 0.1, 0.1)  # position, direction, velocity
@@ -237,10 +238,43 @@ class AttentionEncoder(Encoder):
         return self.tokens(jnp.concatenate(rows, -2)), jnp.concatenate([group.mask for group in groups], -1)
 
 
+class FlatEncoder(Encoder):
+    """The scaled observation itself, kinds as numbers; what is masked is 0."""
+
+    observe: ObserveConfig = eqx.field(static=True)
+    use_route: bool = eqx.field(static=True)
+
+    def __init__(self, net: NetConfig, observe: ObserveConfig) -> None:
+        self.observe, self.use_route = observe, net.use_route
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return observation_size(self.observe)
+
+    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        """Features of observations."""
+        seen = unflatten(obs, self.observe)
+        ego = seen.ego * jnp.asarray((*_EGO, 1.0))
+        ego = ego if self.use_route else ego.at[..., jnp.asarray(_OF_ROUTE)].set(0.0)
+        path_mask = seen.path_mask & self.use_route
+        scaled = seen._replace(
+            ego=ego,
+            others=_group(seen.others * jnp.asarray((*_MOVING, 0.2, 0.5, 1.0)), seen.others_mask).rows,
+            road=_group(seen.road * jnp.asarray((*_ROAD, 1.0, 1.0)), seen.road_mask).rows,
+            lights=_group(seen.lights * jnp.asarray(_LIGHT), seen.lights_mask).rows,
+            path=_group(seen.path * jnp.asarray(_PATH), path_mask).rows,
+            path_mask=path_mask,
+        )
+        return flatten(scaled)
+
+
 def make_encoder(net: NetConfig, observe: ObserveConfig) -> Encoder:
     """The encoder that the config names. ConfigError: another name, or as the encoder says."""
     if net.encoder == "deep-set":
         return DeepSetEncoder(net, observe)
     if net.encoder == "attention":
         return AttentionEncoder(net, observe)
-    raise ConfigError(f"encoder {net.encoder!r}: use deep-set or attention")
+    if net.encoder == "flat":
+        return FlatEncoder(net, observe)
+    raise ConfigError(f"encoder {net.encoder!r}: use deep-set, attention or flat")
