@@ -11,7 +11,7 @@ EncoderName = Literal["deep-set", "attention", "flat"]
 Others = Literal["log", "idm"]
 
 
-_SEEN = ObserveConfig(objects=6, frames=2, road=16, lights=1, route=10, line_of_sight=True)
+_SEEN = ObserveConfig(objects=6, frames=2, road=16, lights=1, route=10, spacing_m=5.0, line_of_sight=True)
 
 
 @dataclass(frozen=True)

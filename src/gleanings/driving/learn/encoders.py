@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Float32
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import ObserveConfig
+from gleanings.driving.learn._relations import COUNT, relations
 from gleanings.driving.learn.config import NetConfig
 from gleanings.driving.learn.layers import Dense, Norm
 from gleanings.driving.observation import flatten, observation_size, unflatten
@@ -59,6 +60,7 @@ def inputs(obs: Float32[Array, "*batch D"], observe: ObserveConfig, use_route: b
         seen.others_mask.astype(jnp.float32),
         now[..., 6:8] * jnp.asarray((0.2, 0.5)),
         jax.nn.one_hot(now[..., 8].astype(jnp.int32), _KINDS),
+        relations(seen, use_route),
     ]
     kind = jax.nn.one_hot(seen.road[..., 5].astype(jnp.int32), _ROAD_KINDS)
     road = [seen.road[..., :5] * jnp.asarray(_ROAD), kind]
@@ -78,7 +80,7 @@ def _group(rows: Float[Array, "*batch R F"], mask: Bool[Array, "*batch R"]) -> G
 
 def _widths(observe: ObserveConfig) -> tuple[int, int, int, int, int]:
     """Features of the ego and of a row in each group, as `inputs` makes them."""
-    return len(_EGO) + _KINDS, 7 * observe.frames + 2 + _KINDS, len(_ROAD) + _ROAD_KINDS, len(_LIGHT), len(_PATH)
+    return len(_EGO) + _KINDS, 7 * observe.frames + 2 + _KINDS + COUNT, len(_ROAD) + _ROAD_KINDS, len(_LIGHT), len(_PATH)
 
 
 class Encoder(eqx.Module):
