@@ -1,0 +1,267 @@
+"""Reports of a training run and of an evaluation: plots first, then the worst failures, then tables. Source: ours."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from gleanings.core.report import Report, Series, figure_bars, figure_line
+from gleanings.core.stats import Interval
+from gleanings.driving.learn.assessment import LOG, Assessment
+from gleanings.driving.learn.demos import Audit
+from gleanings.driving.learn.evaluate import PolicyEvaluation, kind_of
+from gleanings.driving.learn.training import Training, algorithm_of
+
+_HALF = (360, 270)
+_WORLDS = {"log": "others from the log", "idm": "others by IDM"}
+_CURVES = {
+    "actor/bc_nll": ("imitation", "−log likelihood"),
+    "collect/failure": ("failure while collecting", "%"),
+    "critic/loss": ("critic", "loss"),
+    "validation/failure": ("failure in validation", "%"),
+    "validation/progress": ("progress in validation", "share of the log's"),
+}
+_MANY = 4  # series in one figure from which on seeds are not drawn one by one
+_METRICS = {
+    "failure": ("failure", "%"),
+    "failure_star": ("failure*", "%"),
+    "progress_ratio": ("progress", "share of the log's"),
+}
+
+
+def training_report(
+    config: Training,
+    rows: Sequence[Mapping[str, float]],
+    audits: Mapping[str, Audit],
+    assessed: Assessment,
+    clips: Mapping[str, str],
+    notes: Sequence[str] = (),
+) -> Report:
+    """Of a run: rows are those of metrics.jsonl, audits those of the demonstrations by stratum."""
+    name, seeds = algorithm_of(config.learner), len(config.seeds)
+    what = f"{seeds} {'seed' if seeds == 1 else 'seeds'} · {config.learner.iterations} iterations"
+    trained = f"trained with {_WORLDS[config.world.others]} · tested in {len(assessed.scenes)} scenes"
+    report = Report(f"Learning to drive: {name}", f"{what} · {trained}")
+    if notes:
+        report.section("Read this first", "\n".join(f"- {note}" for note in notes))
+    _pareto(report, assessed)
+    _difficulty(report, assessed)
+    _curves(report, config, rows)
+    _failures(report, assessed, clips)
+    _kinds(report, assessed)
+    _actions(report, assessed)
+    _audit(report, audits)
+    _tables(report, assessed)
+    return report
+
+
+def evaluation_report(assessed: Assessment, clips: Mapping[str, str], source: str) -> Report:
+    """Of policies in other scenes than those of their run."""
+    first = next(iter(assessed.policies.values()))
+    trained = f" · trained with {_WORLDS[first.trained]}" if first.trained else ""
+    report = Report(f"Evaluation: {first.label}", f"{source} · {len(assessed.scenes)} scenes{trained}")
+    _pareto(report, assessed)
+    _difficulty(report, assessed)
+    _failures(report, assessed, clips)
+    _kinds(report, assessed)
+    _actions(report, assessed)
+    _tables(report, assessed)
+    return report
+
+
+def _pareto(report: Report, assessed: Assessment) -> None:
+    world = assessed.worlds[0]
+    report.section("Failure against progress")
+    for stratum, buckets in assessed.groups.items():
+        bucket = next(iter(buckets.values()))
+
+        def point(one: PolicyEvaluation, bucket: str = bucket) -> tuple[float, float]:
+            return one.figure("progress_ratio", bucket).estimate, 100 * one.figure("failure", bucket).estimate
+
+        policies = np.array([point(one) for one in assessed.policies.values()])
+        label = next(iter(assessed.policies)) if len(policies) == 1 else "policies"
+        series = [Series(label, policies[:, 0], policies[:, 1])]
+        series += [
+            Series(name, [x], [y], colour=5)
+            for name, one in assessed.controls.items()
+            for x, y in [point(one)]
+            if math.isfinite(x)
+        ]
+        caption = "Best is the lower right. A dot a seed; the controls have learnt nothing, and expert replay knows the log."
+        report.figure(
+            figure_line(
+                series, x_label="progress, share of the log's", y_label="scenes with a failure, %", style="labelled",
+                title=", ".join(filter(None, [stratum, _WORLDS[world]])),
+            ),
+            caption,
+        )  # fmt: skip
+
+
+def _difficulty(report: Report, assessed: Assessment) -> None:
+    for stratum, buckets in assessed.groups.items():
+        if len(buckets) < 2:
+            continue
+        report.section("Failure by difficulty" + (f": {stratum}" if stratum else ""))
+        for metric, (name, unit) in _METRICS.items():
+            figures = [_by_bucket(assessed, metric, name, unit, world, buckets) for world in assessed.worlds]
+            report.figure(figures, _captions(assessed)[metric])
+
+
+def _captions(assessed: Assessment) -> dict[str, str]:
+    first = next(iter(assessed.policies.values()))
+    shifted = [_WORLDS[world] for world in assessed.worlds if first.shifted(world)]
+    note = f" Shifted world, not trained in: {', '.join(shifted)}." if shifted else ""
+    return {
+        "failure": "Contact or off the road at any step, with 95 % intervals over scenes (from 30 scenes on)." + note,
+        "failure_star": "The same, or less than half the log's progress.",
+        "progress_ratio": "Way along the route over the log's, where the log makes at least 5 m.",
+    }
+
+
+def _by_bucket(
+    assessed: Assessment, metric: str, name: str, unit: str, world: str, buckets: Mapping[str, str]
+) -> str:
+    scale = 100 if unit == "%" else 1
+    series = []
+    for label, one in assessed.policies.items():
+        figures = [one.figure(metric, bucket, world) for bucket in buckets.values()]
+        y, low, high = (_scaled([getattr(f, part) for f in figures], scale) for part in ("estimate", "low", "high"))
+        series.append(Series(label, list(buckets), y, _or(low, y), _or(high, y)))
+    return figure_bars(series, value_label=f"{name}, {unit}", title=_WORLDS[world], size=_HALF)
+
+
+def _scaled(values: Sequence[float], scale: float) -> list[float]:
+    return [scale * value for value in values]
+
+
+def _or(bounds: Sequence[float], values: Sequence[float]) -> list[float]:
+    return [bound if math.isfinite(bound) else value for bound, value in zip(bounds, values, strict=True)]
+
+
+def _curves(report: Report, config: Training, rows: Sequence[Mapping[str, float]]) -> None:
+    figures = []
+    for metric, (title, label) in _CURVES.items():
+        scale = 100 if label == "%" else 1
+        series = [Series(name, *_points(rows, key, scale)) for name, key in _keys(config, metric)]
+        series = [one for one in series if len(one.x)]
+        if series:
+            figures.append(figure_line(series, x_label="iteration", y_label=label, title=title, size=_HALF))
+    if figures:
+        report.section("Learning")
+        for pair in _pairs(figures):
+            report.figure(pair)
+
+
+def _keys(config: Training, metric: str) -> list[tuple[str, str]]:
+    if len(config.seeds) == 1:
+        return [(f"seed {config.seeds[0]}", metric)]
+    return [(f"seed {seed}", f"seed-{seed}/{metric}") for seed in config.seeds]
+
+
+def _points(rows: Sequence[Mapping[str, float]], key: str, scale: float) -> tuple[list[float], list[float]]:
+    found = {int(row["step"]): scale * row[key] for row in rows if math.isfinite(row.get(key, math.nan))}
+    return [float(step) for step in sorted(found)], [found[step] for step in sorted(found)]
+
+
+def _pairs(figures: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(figures), 2):
+        yield figures[start : start + 2]
+
+
+def _failures(report: Report, assessed: Assessment, clips: Mapping[str, str]) -> None:
+    label, one = next(iter(assessed.policies.items()))
+    if not clips:
+        report.section("Failures", f"{label} fails in no test scene.")
+        return
+    found = one.outcomes()
+    report.section("Worst failures", f"Those of {label} in the most difficult scenes, {_WORLDS[assessed.worlds[0]]}. The "
+                   "outline is the log; a red outline says that the policy has failed.")  # fmt: skip
+    for scene, clip in clips.items():
+        i = one.scenes.index(scene)
+        kinds = {"collision": found.collision[i], "at fault": found.at_fault[i], "off the road": found.off_road[i]}
+        what = ", ".join(name for name, happened in kinds.items() if happened)
+        report.figure(clip, f"`{scene}`: {what}; difficulty {assessed.difficulty[i]:.2f}")
+
+
+def _kinds(report: Report, assessed: Assessment) -> None:
+    first = next(iter(assessed.policies.values()))
+    kinds = np.array([kind_of(name) for name in first.scenes])
+    names = sorted({str(kind) for kind in kinds})
+    if len(names) < 2:
+        return
+    failed = np.stack([one.outcomes().failed for one in assessed.policies.values()])
+    rates = {f"{name.removeprefix('hazard-').replace('_', ' ')} (n = {(kinds == name).sum()})":
+             [100 * float(row[kinds == name].mean()) for row in failed] for name in names}  # fmt: skip
+    order = sorted(rates, key=lambda name: -float(np.mean(rates[name])))
+    series = [Series(label, order, [rates[name][k] for name in order]) for k, label in enumerate(assessed.policies)]
+    tall = 70 + 24 * len(order)
+    report.section("Failure by kind of scene").figure(
+        figure_bars(series, value_label="scenes with a failure, %", horizontal=True, size=(740, tall))
+    )
+
+
+def _actions(report: Report, assessed: Assessment) -> None:
+    figures = []
+    for part, (title, label) in enumerate((("acceleration", "u, −1: 8 m/s² braking, 1: 4 m/s²"), ("steering", "u"))):
+        edges = np.linspace(-1, 1, 22)
+        series = []
+        for name, values in assessed.actions.items():
+            share = np.histogram(values[part], edges)[0] / max(len(values[part]), 1)
+            series.append(Series("log" if name == LOG else name, (edges[1:] + edges[:-1]) / 2, 100 * share))
+        figures.append(figure_line(series, x_label=label, y_label="decisions, %", title=title, size=_HALF))
+    report.section("Actions").figure(figures, "Of all decisions in the test scenes; steering where the car moves.")
+    rows = []
+    for name, one in assessed.policies.items():
+        for world in assessed.worlds:
+            own = assessed.styles[name][world]
+            means = [one.figure(metric, world=world).estimate for metric in ("ade_m", "saturated")]
+            comfort = 100 * one.figure("comfort", world=world).estimate
+            rows.append([name, world, own.acceleration, own.steering, 100 * own.off_route, *means, comfort])
+    columns = ["policy", "others", "W1 acceleration", "W1 steering", "off route %", "ADE m", "|u| > .95", "comfort %"]
+    report.table(columns, rows, "W1: distance of the distribution of u to the log's, as drawn above.")
+
+
+def _audit(report: Report, audits: Mapping[str, Audit]) -> None:
+    rows: list[list[object]] = []
+    for name in audits:
+        one = audits[name]
+        dropped = f"{one.dropped_gap} gaps, {one.dropped_residual} residuals"
+        shares = [100 * value for value in (one.standing, one.clipped, one.negative)]
+        rows.append([name, one.scenes, one.kept, dropped, 1000 * one.residual_m[2], *shares, one.reward])
+    if not rows:
+        return
+    report.section("Demonstrations").table(
+        ["scenes of", "scenes", "decisions kept", "dropped", "residual mm", "standing %", "clipped %", "r < 0 %",
+         "mean r"],
+        rows,
+        "Decisions of the training logs with their labels: 99 % replay the log within the residual; the steering of "
+        "standing ones is not learnt; r is the reward of the log itself.",
+    )  # fmt: skip
+
+
+def _tables(report: Report, assessed: Assessment) -> None:
+    report.section("All figures")
+    for stratum, buckets in assessed.groups.items():
+        rows = [
+            [label, world, "yes" if one.shifted(world) else "no", name, int(one.mask(bucket).sum()),
+             *(_cell(one.figure(metric, bucket, world), 100 if metric != "progress_ratio" else 1)
+               for metric in ("failure", "failure_star", "at_fault", "off_road", "progress_ratio"))]
+            for label, one in (assessed.policies | assessed.controls).items()
+            for world in one.worlds
+            for name, bucket in buckets.items()
+        ]  # fmt: skip
+        report.table(
+            ["driver", "others", "shifted", "bucket", "n", "failure %", "failure* %", "at fault %", "off road %",
+             "progress"],
+            rows, stratum,
+        )  # fmt: skip
+
+
+def _cell(value: Interval, scale: int) -> str:
+    digits = 0 if scale > 1 else 2
+    if not math.isfinite(value.estimate):
+        return "–"
+    text = f"{scale * value.estimate:.{digits}f}"
+    if not math.isfinite(value.low):
+        return text
+    return f"{text} [{scale * value.low:.{digits}f}, {scale * value.high:.{digits}f}]"
