@@ -1,4 +1,4 @@
-"""Policies and controls driven through test scenes: figures by difficulty and world, and files of them. Source: ours."""
+"""Policies and controls in test scenes: figures by difficulty and world, and files of them. Source: ours."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,8 +54,10 @@ class Assessment:
         strata = list(dict.fromkeys(self.strata))
         if len(strata) == 1:
             return {"": {name: name for name in names}}
-        return {one: {name.removeprefix(one).strip() or "all": name for name in names if name.startswith(one)}
-                for one in strata}  # fmt: skip
+        return {
+            one: {name.removeprefix(one).strip() or "all": name for name in names if name.startswith(one)}
+            for one in strata
+        }
 
 
 def assess(
@@ -118,7 +120,7 @@ def save_scenes(assessed: Assessment, seeds: Sequence[int], path: Path) -> None:
     off_road, progress (over the log's, NaN: undefined) and first_failure_step (simulation steps, -1: none)."""
     rows = [[one.outcomes(world) for world in assessed.worlds] for one in assessed.policies.values()]
     every = assessed.settings.every
-    fields = {
+    fields: dict[str, Any] = {
         "failed": [[o.failed for o in row] for row in rows],
         "collision": [[o.collision for o in row] for row in rows],
         "at_fault": [[o.at_fault for o in row] for row in rows],
@@ -135,7 +137,7 @@ def save_scenes(assessed: Assessment, seeds: Sequence[int], path: Path) -> None:
         difficulty=assessed.difficulty,
         seed=np.array(seeds),
         world=np.array(assessed.worlds),
-        **{name: np.array(values) for name, values in fields.items()},
+        **{name: np.array(values) for name, values in fields.items()},  # pyright: ignore[reportArgumentType]
     )
     temporary.replace(path)
 

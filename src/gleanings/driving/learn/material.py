@@ -1,4 +1,4 @@
-"""Scenes of a run by use: logs split by log, hazards generated anew for each part, and what was unusual. Source: ours."""
+"""Scenes of a run by use: logs split by log, hazards generated anew for each part, and what to know of it. Ours."""
 
 import math
 import warnings

@@ -21,7 +21,6 @@ _CURVES = {
     "validation/failure": ("failure in validation", "%"),
     "validation/progress": ("progress in validation", "share of the log's"),
 }
-_MANY = 4  # series in one figure from which on seeds are not drawn one by one
 _METRICS = {
     "failure": ("failure", "%"),
     "failure_star": ("failure*", "%"),
@@ -87,7 +86,9 @@ def _pareto(report: Report, assessed: Assessment) -> None:
             for x, y in [point(one)]
             if math.isfinite(x)
         ]
-        caption = "Best is the lower right. A dot a seed; the controls have learnt nothing, and expert replay knows the log."
+        caption = (
+            "Best is the lower right. A dot a seed; the controls have learnt nothing, and expert replay knows the log."
+        )
         report.figure(
             figure_line(
                 series, x_label="progress, share of the log's", y_label="scenes with a failure, %", style="labelled",
@@ -118,10 +119,8 @@ def _captions(assessed: Assessment) -> dict[str, str]:
     }
 
 
-def _by_bucket(
-    assessed: Assessment, metric: str, name: str, unit: str, world: str, buckets: Mapping[str, str]
-) -> str:
-    scale = 100 if unit == "%" else 1
+def _by_bucket(assessed: Assessment, metric: str, name: str, unit: str, world: str, buckets: Mapping[str, str]) -> str:
+    scale = 100.0 if unit == "%" else 1.0
     series = []
     for label, one in assessed.policies.items():
         figures = [one.figure(metric, bucket, world) for bucket in buckets.values()]
@@ -141,7 +140,7 @@ def _or(bounds: Sequence[float], values: Sequence[float]) -> list[float]:
 def _curves(report: Report, config: Training, rows: Sequence[Mapping[str, float]]) -> None:
     figures = []
     for metric, (title, label) in _CURVES.items():
-        scale = 100 if label == "%" else 1
+        scale = 100.0 if label == "%" else 1.0
         series = [Series(name, *_points(rows, key, scale)) for name, key in _keys(config, metric)]
         series = [one for one in series if len(one.x)]
         if series:
@@ -174,8 +173,8 @@ def _failures(report: Report, assessed: Assessment, clips: Mapping[str, str]) ->
         report.section("Failures", f"{label} fails in no test scene.")
         return
     found = one.outcomes()
-    report.section("Worst failures", f"Those of {label} in the most difficult scenes, {_WORLDS[assessed.worlds[0]]}. The "
-                   "outline is the log; a red outline says that the policy has failed.")  # fmt: skip
+    text = f"Those of {label} in the most difficult scenes, {_WORLDS[assessed.worlds[0]]}. The empty box is the log; a "
+    report.section("Worst failures", text + "red outline says that the policy has failed.")
     for scene, clip in clips.items():
         i = one.scenes.index(scene)
         kinds = {"collision": found.collision[i], "at fault": found.at_fault[i], "off the road": found.off_road[i]}
@@ -246,7 +245,7 @@ def _tables(report: Report, assessed: Assessment) -> None:
             [label, world, "yes" if one.shifted(world) else "no", name, int(one.mask(bucket).sum()),
              *(_cell(one.figure(metric, bucket, world), 100 if metric != "progress_ratio" else 1)
                for metric in ("failure", "failure_star", "at_fault", "off_road", "progress_ratio"))]
-            for label, one in (assessed.policies | assessed.controls).items()
+            for label, one in {**assessed.policies, **assessed.controls}.items()
             for world in one.worlds
             for name, bucket in buckets.items()
         ]  # fmt: skip
