@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from gleanings.core.report import Report
 from gleanings.driving.learn.assessment import LOG, Assessment, _masks, save_scenes
 from gleanings.driving.learn.config import BCSACConfig, WorldConfig
 from gleanings.driving.learn.demos import Audit
@@ -69,7 +70,9 @@ def test_a_run_is_shown_plots_first(tmp_path):
     assert "<figure class='clip'>played</figure>" in page
     assert "Few logs." in page
     failed = one.policies["seed 5"].figure("failure", "top50", "idm")
-    assert f"{100 * failed.estimate:.0f} [{100 * failed.low:.0f}, {100 * failed.high:.0f}]" in page
+    assert f"{100 * failed.estimate:.0f} [{100 * failed.low:.0f}, {100 * failed.high:.0f}]" in page.replace(
+        "\u00a0", " "
+    )
     assert "Shifted world, not trained in: others by IDM." in page
     assert not re.search(r"(?:src|href)=\"https?:", page)
 
@@ -108,3 +111,14 @@ def test_scenes_are_written_by_seed_world_and_scene(tmp_path):
         steps = found["first_failure_step"][1, 1]
         np.testing.assert_array_equal(steps[own.failed], 2 * (own.first_failure[own.failed] + 1))
         assert (steps[~own.failed] == -1).all()
+
+
+def test_only_the_scripts_of_fragments_run(tmp_path, browser):
+    piece = "<p>waits</p><script>document.currentScript.previousElementSibling.textContent = 'played';</script>"
+    report = Report("Clips").fragment(piece, "a clip").fragment(piece)
+    path = report.figure("<script>document.title = 'stolen'</script>").save(tmp_path / "report.html")
+    page, console = browser(path, "--dump-dom")
+    assert page.count("<p>played</p>") == 2
+    assert "<title>Clips</title>" in page
+    assert len(console) == 1
+    assert "Content Security Policy" in console[0]

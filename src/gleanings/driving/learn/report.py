@@ -13,11 +13,12 @@ from gleanings.driving.learn.evaluate import PolicyEvaluation, kind_of
 from gleanings.driving.learn.training import Training, algorithm_of
 
 _HALF = (360, 270)
+_PLOTTED = 10  # scenes from which on a bucket is drawn
 _WORLDS = {"log": "others from the log", "idm": "others by IDM"}
 _CURVES = {
     "actor/bc_nll": ("imitation", "−log likelihood"),
-    "collect/failure": ("failure while collecting", "%"),
     "critic/loss": ("critic", "loss"),
+    "collect/failure": ("failure while collecting", "%"),
     "validation/failure": ("failure in validation", "%"),
     "validation/progress": ("progress in validation", "share of the log's"),
 }
@@ -30,7 +31,7 @@ _METRICS = {
 
 def training_report(
     config: Training,
-    rows: Sequence[Mapping[str, float]],
+    rows: Sequence[Mapping[str, float | int]],
     audits: Mapping[str, Audit],
     assessed: Assessment,
     clips: Mapping[str, str],
@@ -99,7 +100,11 @@ def _pareto(report: Report, assessed: Assessment) -> None:
 
 
 def _difficulty(report: Report, assessed: Assessment) -> None:
-    for stratum, buckets in assessed.groups.items():
+    one = next(iter(assessed.policies.values()))
+    for stratum, group in assessed.groups.items():
+        buckets = {
+            name: bucket for name, bucket in group.items() if name == "all" or one.mask(bucket).sum() >= _PLOTTED
+        }
         if len(buckets) < 2:
             continue
         report.section("Failure by difficulty" + (f": {stratum}" if stratum else ""))
@@ -126,7 +131,7 @@ def _by_bucket(assessed: Assessment, metric: str, name: str, unit: str, world: s
         figures = [one.figure(metric, bucket, world) for bucket in buckets.values()]
         y, low, high = (_scaled([getattr(f, part) for f in figures], scale) for part in ("estimate", "low", "high"))
         series.append(Series(label, list(buckets), y, _or(low, y), _or(high, y)))
-    return figure_bars(series, value_label=f"{name}, {unit}", title=_WORLDS[world], size=_HALF)
+    return figure_bars(series, value_label=f"{name}, {unit}", title=_WORLDS[world], reference=0.0, size=_HALF)
 
 
 def _scaled(values: Sequence[float], scale: float) -> list[float]:
@@ -137,13 +142,13 @@ def _or(bounds: Sequence[float], values: Sequence[float]) -> list[float]:
     return [bound if math.isfinite(bound) else value for bound, value in zip(bounds, values, strict=True)]
 
 
-def _curves(report: Report, config: Training, rows: Sequence[Mapping[str, float]]) -> None:
+def _curves(report: Report, config: Training, rows: Sequence[Mapping[str, float | int]]) -> None:
     figures = []
     for metric, (title, label) in _CURVES.items():
         scale = 100.0 if label == "%" else 1.0
         series = [Series(name, *_points(rows, key, scale)) for name, key in _keys(config, metric)]
         series = [one for one in series if len(one.x)]
-        if series:
+        if series and not (metric == "critic/loss" and figures):  # where nothing is imitated
             figures.append(figure_line(series, x_label="iteration", y_label=label, title=title, size=_HALF))
     if figures:
         report.section("Learning")
@@ -157,7 +162,7 @@ def _keys(config: Training, metric: str) -> list[tuple[str, str]]:
     return [(f"seed {seed}", f"seed-{seed}/{metric}") for seed in config.seeds]
 
 
-def _points(rows: Sequence[Mapping[str, float]], key: str, scale: float) -> tuple[list[float], list[float]]:
+def _points(rows: Sequence[Mapping[str, float | int]], key: str, scale: float) -> tuple[list[float], list[float]]:
     found = {int(row["step"]): scale * row[key] for row in rows if math.isfinite(row.get(key, math.nan))}
     return [float(step) for step in sorted(found)], [found[step] for step in sorted(found)]
 
@@ -179,7 +184,7 @@ def _failures(report: Report, assessed: Assessment, clips: Mapping[str, str]) ->
         i = one.scenes.index(scene)
         kinds = {"collision": found.collision[i], "at fault": found.at_fault[i], "off the road": found.off_road[i]}
         what = ", ".join(name for name, happened in kinds.items() if happened)
-        report.figure(clip, f"`{scene}`: {what}; difficulty {assessed.difficulty[i]:.2f}")
+        report.fragment(clip, f"`{scene}`: {what}; difficulty {assessed.difficulty[i]:.2f}")
 
 
 def _kinds(report: Report, assessed: Assessment) -> None:
@@ -193,9 +198,9 @@ def _kinds(report: Report, assessed: Assessment) -> None:
              [100 * float(row[kinds == name].mean()) for row in failed] for name in names}  # fmt: skip
     order = sorted(rates, key=lambda name: -float(np.mean(rates[name])))
     series = [Series(label, order, [rates[name][k] for name in order]) for k, label in enumerate(assessed.policies)]
-    tall = 70 + 24 * len(order)
+    tall = 90 + 26 * len(order)
     report.section("Failure by kind of scene").figure(
-        figure_bars(series, value_label="scenes with a failure, %", horizontal=True, size=(740, tall))
+        figure_bars(series, value_label="scenes with a failure, %", horizontal=True, reference=0.0, size=(740, tall))
     )
 
 
@@ -224,43 +229,64 @@ def _audit(report: Report, audits: Mapping[str, Audit]) -> None:
     rows: list[list[object]] = []
     for name in audits:
         one = audits[name]
-        dropped = f"{one.dropped_gap} gaps, {one.dropped_residual} residuals"
         shares = [100 * value for value in (one.standing, one.clipped, one.negative)]
-        rows.append([name, one.scenes, one.kept, dropped, 1000 * one.residual_m[2], *shares, one.reward])
+        rows.append(
+            [
+                name,
+                one.scenes,
+                one.kept,
+                one.dropped_gap,
+                one.dropped_residual,
+                1000 * one.residual_m[2],
+                *shares,
+                one.reward,
+            ]
+        )
     if not rows:
         return
     report.section("Demonstrations").table(
-        ["scenes of", "scenes", "decisions kept", "dropped", "residual mm", "standing %", "clipped %", "r < 0 %",
-         "mean r"],
+        ["", "scenes", "kept", "gaps", "residuals", "99 % mm", "standing %", "clipped %", "r < 0 %", "mean r"],
         rows,
-        "Decisions of the training logs with their labels: 99 % replay the log within the residual; the steering of "
-        "standing ones is not learnt; r is the reward of the log itself.",
-    )  # fmt: skip
+        "Decisions of the training logs: kept, or dropped for gaps of the log or because their label misses it by too "
+        "much; 99 % miss it by less than so many mm; the steering of standing ones is not learnt; r is the reward that "
+        "the log itself would get.",
+    )
 
 
 def _tables(report: Report, assessed: Assessment) -> None:
     report.section("All figures")
+    metrics = ("failure", "failure_star", "at_fault", "off_road", "progress_ratio")
+    columns = ["n", "failure %", "failure* %", "at fault %", "off road %", "progress"]
+
+    def cells(one: PolicyEvaluation, bucket: str, world: str) -> list[object]:
+        figures = [_cell(one.figure(metric, bucket, world), metric != "progress_ratio") for metric in metrics]
+        return [int(one.mask(bucket).sum()), *figures]
+
     for stratum, buckets in assessed.groups.items():
-        rows = [
-            [label, world, "yes" if one.shifted(world) else "no", name, int(one.mask(bucket).sum()),
-             *(_cell(one.figure(metric, bucket, world), 100 if metric != "progress_ratio" else 1)
-               for metric in ("failure", "failure_star", "at_fault", "off_road", "progress_ratio"))]
-            for label, one in {**assessed.policies, **assessed.controls}.items()
-            for world in one.worlds
-            for name, bucket in buckets.items()
-        ]  # fmt: skip
-        report.table(
-            ["driver", "others", "shifted", "bucket", "n", "failure %", "failure* %", "at fault %", "off road %",
-             "progress"],
-            rows, stratum,
-        )  # fmt: skip
+        for world in assessed.worlds:
+            rows = [
+                [label, name, *cells(one, bucket, world)]
+                for label, one in assessed.policies.items()
+                for name, bucket in buckets.items()
+            ]
+            report.table(["policy", "scenes", *columns], rows, _named(assessed, stratum, world))
+        bucket, world = next(iter(buckets.values())), assessed.worlds[0]
+        rows = [[label, *cells(one, bucket, world)] for label, one in assessed.controls.items()]
+        report.table(["control", *columns], rows, _named(assessed, stratum, world, False))
 
 
-def _cell(value: Interval, scale: int) -> str:
-    digits = 0 if scale > 1 else 2
+def _named(assessed: Assessment, stratum: str, world: str, trained: bool = True) -> str:
+    """Stratum and world as a caption; whether policies were trained in it."""
+    shifted = trained and next(iter(assessed.policies.values())).shifted(world)
+    return ", ".join(filter(None, [stratum, _WORLDS[world]])) + (": a shifted world, not trained in" if shifted else "")
+
+
+def _cell(value: Interval, percent: bool) -> str:
+    """Estimate and interval, in one line."""
+    scale, digits = (100, 0) if percent else (1, 2)
     if not math.isfinite(value.estimate):
         return "–"
     text = f"{scale * value.estimate:.{digits}f}"
     if not math.isfinite(value.low):
         return text
-    return f"{text} [{scale * value.low:.{digits}f}, {scale * value.high:.{digits}f}]"
+    return f"{text}\u00a0[{scale * value.low:.{digits}f},\u00a0{scale * value.high:.{digits}f}]"
