@@ -147,7 +147,7 @@ def _curves(report: Report, config: Training, rows: Sequence[Mapping[str, float 
     for metric, (title, label) in _CURVES.items():
         scale = 100.0 if label == "%" else 1.0
         series = [Series(name, *_points(rows, key, scale)) for name, key in _keys(config, metric)]
-        series = [one for one in series if len(one.x)]
+        series = [one for one in series if len(one.x) > 1]
         if series and not (metric == "critic/loss" and figures):  # where nothing is imitated
             figures.append(figure_line(series, x_label="iteration", y_label=label, title=title, size=_HALF))
     if figures:
@@ -218,32 +218,24 @@ def _actions(report: Report, assessed: Assessment) -> None:
     for name, one in assessed.policies.items():
         for world in assessed.worlds:
             own = assessed.styles[name][world]
-            means = [one.figure(metric, world=world).estimate for metric in ("ade_m", "saturated")]
-            comfort = 100 * one.figure("comfort", world=world).estimate
-            rows.append([name, world, own.acceleration, own.steering, 100 * own.off_route, *means, comfort])
-    columns = ["policy", "others", "W1 acceleration", "W1 steering", "off route %", "ADE m", "|u| > .95", "comfort %"]
+            ade, most, comfort = (
+                one.figure(metric, world=world).estimate for metric in ("ade_m", "saturated", "comfort")
+            )
+            shares = [round(100 * value, 1) for value in (own.off_route, most, comfort)]
+            rows.append(
+                [_label(name), world, round(own.acceleration, 3), round(own.steering, 3), round(ade, 2), *shares]
+            )
+    columns = ["policy", "others", "W1 acceleration", "W1 steering", "ADE m", "off route %", "|u| > .95 %", "comfort %"]
     report.table(columns, rows, "W1: distance of the distribution of u to the log's, as drawn above.")
 
 
 def _audit(report: Report, audits: Mapping[str, Audit]) -> None:
-    rows: list[list[object]] = []
-    for name in audits:
-        one = audits[name]
-        shares = [100 * value for value in (one.standing, one.clipped, one.negative)]
-        rows.append(
-            [
-                name,
-                one.scenes,
-                one.kept,
-                one.dropped_gap,
-                one.dropped_residual,
-                1000 * one.residual_m[2],
-                *shares,
-                one.reward,
-            ]
-        )
-    if not rows:
-        return
+    def row(name: str, one: Audit) -> list[object]:
+        shares = [round(100 * value, 1) for value in (one.standing, one.clipped, one.negative)]
+        residual, reward = round(1000 * one.residual_m[2], 1), round(one.reward, 3)
+        return [name, one.scenes, one.kept, one.dropped_gap, one.dropped_residual, residual, *shares, reward]
+
+    rows = [row(name, one) for name, one in audits.items()]
     report.section("Demonstrations").table(
         ["", "scenes", "kept", "gaps", "residuals", "99 % mm", "standing %", "clipped %", "r < 0 %", "mean r"],
         rows,
@@ -265,13 +257,13 @@ def _tables(report: Report, assessed: Assessment) -> None:
     for stratum, buckets in assessed.groups.items():
         for world in assessed.worlds:
             rows = [
-                [label, name, *cells(one, bucket, world)]
+                [_label(label), name, *cells(one, bucket, world)]
                 for label, one in assessed.policies.items()
                 for name, bucket in buckets.items()
             ]
             report.table(["policy", "scenes", *columns], rows, _named(assessed, stratum, world))
         bucket, world = next(iter(buckets.values())), assessed.worlds[0]
-        rows = [[label, *cells(one, bucket, world)] for label, one in assessed.controls.items()]
+        rows = [[_label(label), *cells(one, bucket, world)] for label, one in assessed.controls.items()]
         report.table(["control", *columns], rows, _named(assessed, stratum, world, False))
 
 
@@ -279,6 +271,11 @@ def _named(assessed: Assessment, stratum: str, world: str, trained: bool = True)
     """Stratum and world as a caption; whether policies were trained in it."""
     shifted = trained and next(iter(assessed.policies.values())).shifted(world)
     return ", ".join(filter(None, [stratum, _WORLDS[world]])) + (": a shifted world, not trained in" if shifted else "")
+
+
+def _label(name: str) -> str:
+    """In one line."""
+    return name.replace(" ", "\u00a0")
 
 
 def _cell(value: Interval, percent: bool) -> str:
