@@ -41,7 +41,7 @@ def test_refusals_come_at_once(arguments, line, tmp_path, monkeypatch, capsys):
 def test_demonstrations_of_strata_keep_their_scenes(monkeypatch):
     audit = Audit(1, 1, 1, 0, 0, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0, ())
 
-    def make(scenes, world):
+    def make(scenes, world, config):
         rows = np.arange(len(scenes), dtype=np.int32)
         zero = np.zeros((len(rows), 2), np.float32)
         return Demonstrations(zero, zero, zero > 0, rows, rows), audit

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _LEARNERS = {"bc": BCConfig, "sac": sac_config, "bc-sac": BCSACConfig, "dqn": DQNConfig}
 
 
-def demos(scenes: str, out: Path, limit: int | None = None, edge_m: float = 0.5) -> None:
+def demos(scenes: str, out: Path, limit: int | None = None, edge_m: float = 0.5, clearance_m: float = 1.0) -> None:
     """Cut learning scenes out of logs, label them, and write demonstrations and their audit.
 
     Raises: DataError for files that cannot be read; ConfigError for logs that cannot be learnt from.
@@ -38,13 +38,14 @@ def demos(scenes: str, out: Path, limit: int | None = None, edge_m: float = 0.5)
         out: Folder for demos.npz and demos.json.
         limit: Read at most so many scenes.
         edge_m: Distance to the road edge below which the reward falls.
+        clearance_m: Distance to other boxes below which the reward falls.
     """
     import numpy as np
 
     from gleanings.driving.learn.demos import make_demonstrations
     from gleanings.driving.learn.world import World
 
-    found, audit = make_demonstrations(_cut(scenes, limit), World(WorldConfig(edge_m=edge_m)))
+    found, audit = make_demonstrations(_cut(scenes, limit), World(WorldConfig(edge_m=edge_m, clearance_m=clearance_m)))
     out.mkdir(parents=True, exist_ok=True)
     np.savez(out / "demos.npz", **found._asdict())
     (out / "demos.json").write_text(json.dumps(asdict(audit), indent=1) + "\n")
@@ -62,6 +63,7 @@ def train(
     with_generated: int = 0,
     limit: int | None = None,
     edge_m: float = 0.5,
+    clearance_m: float = 1.0,
     resume: bool = False,
     report: bool = True,
 ) -> None:
@@ -82,6 +84,7 @@ def train(
         with_generated: Hazards to train on beside the logs, reported apart.
         limit: Read at most so many scenes.
         edge_m: Distance to the road edge below which the reward falls.
+        clearance_m: Distance to other boxes below which the reward falls.
         resume: Go on with the run in `out`.
         report: Drive the test scenes at the end and write report.html.
     """
@@ -93,7 +96,7 @@ def train(
     learner = learner if iterations is None else replace(learner, iterations=iterations)
     folder = out or Path("runs") / f"learn-{datetime.datetime.now():%Y-%m-%d-%H%M%S}"
     _check_folder(folder, resume)
-    world = WorldConfig(others=others, edge_m=edge_m)
+    world = WorldConfig(others=others, edge_m=edge_m, clearance_m=clearance_m)
     from gleanings.driving.learn.run import demonstrate, finish
     from gleanings.driving.learn.training import train as events
 
@@ -101,7 +104,9 @@ def train(
     material = _material(scenes, limit, count, with_generated)
     for note in material.notes:
         print(f"note: {note}", file=sys.stderr)
-    labelled, audits = demonstrate(material, world)
+    # Where nothing is rewarded it does not matter that the reward would punish the logs.
+    config = DemoConfig(max_audit=1.0) if algorithm == "bc" else DemoConfig()
+    labelled, audits = demonstrate(material, world, config)
     options: dict[str, Any] = {"world": world, "seeds": range(seeds), "validation": material.split.validation}
     metrics: dict[str, float] = {}
     for event in events(learner, material.split.train, labelled, directory=folder, resume=resume, **options):

@@ -13,7 +13,7 @@ from gleanings.core.metrics import read_metrics
 from gleanings.core.report import Report
 from gleanings.core.rundir import RunDirectory
 from gleanings.driving.learn.assessment import Assessment, assess, failure_clips, save_scenes
-from gleanings.driving.learn.config import Others, WorldConfig
+from gleanings.driving.learn.config import DemoConfig, Others, WorldConfig
 from gleanings.driving.learn.demos import Audit, Demonstrations, make_demonstrations
 from gleanings.driving.learn.exporting import open_run
 from gleanings.driving.learn.material import GENERATED, LOGS, Material
@@ -22,10 +22,13 @@ from gleanings.driving.learn.report import evaluation_report, training_report
 from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Scene
 
+_DEFAULT = DemoConfig()
 _PAGE = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
 
 
-def demonstrate(material: Material, world: WorldConfig) -> tuple[Demonstrations, dict[str, Audit]]:
+def demonstrate(
+    material: Material, world: WorldConfig, config: DemoConfig = _DEFAULT
+) -> tuple[Demonstrations, dict[str, Audit]]:
     """Demonstrations of all training scenes, and an audit of each stratum; errors as `make_demonstrations`."""
     strata, parts, audits = np.array(material.strata("train")), [], {}
     for stratum in (LOGS, GENERATED):
@@ -33,7 +36,7 @@ def demonstrate(material: Material, world: WorldConfig) -> tuple[Demonstrations,
         if not len(rows):
             continue
         scenes = material.split.train[rows[0] : rows[-1] + 1]
-        found, audits[stratum] = make_demonstrations(scenes, World(world))
+        found, audits[stratum] = make_demonstrations(scenes, World(world), config)
         parts.append(found._replace(scene=found.scene + np.int32(rows[0])))
     return Demonstrations(*(np.concatenate(fields) for fields in zip(*parts, strict=True))), audits
 
