@@ -33,8 +33,8 @@ def outcomes(seed: int) -> Outcomes:
     return Outcomes(failed, failed, failed & False, first, zero, ratio, zero, zero + np.nan, zero, zero, zero)
 
 
-def assessment(strata: tuple[str, ...] = ("",)) -> Assessment:
-    """Two seeds in two worlds, two controls in one; the strata one after the other."""
+def assessment(strata: tuple[str, ...] = ("",), worlds: tuple[str, ...] = WORLDS) -> Assessment:
+    """Two seeds in these worlds, two controls in one; the strata one after the other."""
     names = [f"hazard-{('cut_in', 'nothing')[k % 2]}-3-{k}" for k in range(COUNT)]
     of = tuple(strata[k * len(strata) // COUNT] for k in range(COUNT))
     difficulty = np.linspace(0, 2, COUNT)
@@ -46,9 +46,9 @@ def assessment(strata: tuple[str, ...] = ("",)) -> Assessment:
 
     u = np.linspace(-1, 1, 50)
     scenes = tuple(Scene(**dict.fromkeys(Scene._fields) | {"scene_id": text_array(name, 32)}) for name in names)
-    policies = {f"seed {seed}": made(f"seed {seed}", seed, WORLDS) for seed in CONFIG.seeds}
+    policies = {f"seed {seed}": made(f"seed {seed}", seed, worlds) for seed in CONFIG.seeds}
     judged = {name: made(name, 7, WORLDS[:1], "") for name in (LOG, "random")}
-    styles = {label: dict.fromkeys(WORLDS, Style(0.1, 0.2, 0.3)) for label in policies}
+    styles = {label: dict.fromkeys(worlds, Style(0.1, 0.2, 0.3)) for label in policies}
     actions = dict.fromkeys((LOG, *policies), (u, u))
     return Assessment(WorldConfig(), scenes, of, difficulty, policies, judged, styles, actions)
 
@@ -78,7 +78,7 @@ def test_a_run_is_shown_plots_first(tmp_path):
 
 
 def test_strata_are_never_mixed(tmp_path):
-    one = assessment(("logs", "generated"))
+    one = assessment(("logs", "generated"), WORLDS[:1])
     assert list(one.groups) == ["logs", "generated"]
     assert all(list(group) == ["all", "bottom50", "top50", "top10", "top3"] for group in one.groups.values())
     page = evaluation_report(one, {}, "my logs").save(tmp_path / "report.html").read_text()
