@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gleanings.core.report import Report
+from gleanings.driving.learn import assessment as module
 from gleanings.driving.learn.assessment import LOG, Assessment, _masks, save_scenes
 from gleanings.driving.learn.config import BCSACConfig, WorldConfig
 from gleanings.driving.learn.demos import Audit
@@ -122,3 +123,15 @@ def test_only_the_scripts_of_fragments_run(tmp_path, browser):
     assert "<title>Clips</title>" in page
     assert len(console) == 1
     assert "Content Security Policy" in console[0]
+
+
+def test_clips_show_failures_of_every_stratum(monkeypatch):
+    one = assessment(("logs", "generated"), WORLDS[:1])
+    monkeypatch.setattr(module, "episode_clips", lambda world, scenes, drivers: [" ".join(drivers)] * len(scenes))
+    clips = module.failure_clips(one, dict.fromkeys("abcd"), 4)
+    first = one.policies["seed 3"]
+    failed = [first.scenes[i] for i in np.flatnonzero(first.outcomes().failed)[::-1]]
+    of = dict(zip(first.scenes, one.strata, strict=True))
+    logs, generated = ([name for name in failed if of[name] == stratum][:2] for stratum in ("logs", "generated"))
+    assert list(clips) == logs + generated
+    assert set(clips.values()) == {"a b c"}

@@ -56,6 +56,7 @@ def test_demonstrations_of_strata_keep_their_scenes(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_run_ends_in_a_report_and_its_policy_can_be_judged(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings = ("--algorithm", "bc", "--count", "20", "--iterations", "2", "--seeds", "2", "--out", "RUN")

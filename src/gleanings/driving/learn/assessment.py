@@ -106,12 +106,15 @@ def assess(
     return Assessment(settings, tuple(scenes), strata, own, found, judged, styles, actions)
 
 
-def failure_clips(assessed: Assessment, policies: Mapping[str, Policy], count: int = 4) -> dict[str, str]:
-    """Clips by scene of the first policy's worst failures in the first world, with the next policies beside it."""
-    first = next(iter(assessed.policies.values()))
-    worst = worst_failures(first.outcomes(), assessed.difficulty, count)
+def failure_clips(assessed: Assessment, policies: Mapping[str, Any], count: int = 4) -> dict[str, str]:
+    """Clips by scene of the first policy's worst failures in the first world, with the next policies beside it; of
+    several strata as many each."""
+    first = next(iter(assessed.policies.values())).outcomes()
+    worst = worst_failures(first, assessed.difficulty, len(assessed.scenes))
+    strata = list(dict.fromkeys(assessed.strata))
+    ranked = [[i for i in worst if assessed.strata[i] == stratum] for stratum in strata]
+    scenes = [assessed.scenes[i] for some in ranked for i in some[: -(-count // len(strata))]]
     shown = dict(list(policies.items())[:_CLIPPED_POLICIES])
-    scenes = [assessed.scenes[i] for i in worst]
     return dict(zip(map(name_of, scenes), episode_clips(World(assessed.settings), scenes, shown), strict=True))
 
 

@@ -13,6 +13,7 @@ from gleanings.driving.learn.evaluate import PolicyEvaluation, kind_of
 from gleanings.driving.learn.training import Training, algorithm_of
 
 _HALF = (360, 270)
+_FEWEST = 3  # scenes of a kind
 _PLOTTED = 10  # scenes from which on a bucket is drawn
 _WORLDS = {"log": "others from the log", "idm": "others by IDM"}
 _CURVES = {
@@ -71,7 +72,8 @@ def evaluation_report(assessed: Assessment, clips: Mapping[str, str], source: st
 
 def _pareto(report: Report, assessed: Assessment) -> None:
     world = assessed.worlds[0]
-    report.section("Failure against progress")
+    text = "Best is the lower right. A dot a seed; the controls have learnt nothing, and expert replay knows the log."
+    report.section("Failure against progress", text)
     for stratum, buckets in assessed.groups.items():
         bucket = next(iter(buckets.values()))
 
@@ -87,16 +89,15 @@ def _pareto(report: Report, assessed: Assessment) -> None:
             for x, y in [point(one)]
             if math.isfinite(x)
         ]
-        caption = (
-            "Best is the lower right. A dot a seed; the controls have learnt nothing, and expert replay knows the log."
-        )
         report.figure(
             figure_line(
-                series, x_label="progress, share of the log's", y_label="scenes with a failure, %", style="labelled",
+                series,
+                x_label="progress, share of the log's",
+                y_label="scenes with a failure, %",
+                style="labelled",
                 title=", ".join(filter(None, [stratum, _WORLDS[world]])),
-            ),
-            caption,
-        )  # fmt: skip
+            )
+        )
 
 
 def _difficulty(report: Report, assessed: Assessment) -> None:
@@ -105,7 +106,7 @@ def _difficulty(report: Report, assessed: Assessment) -> None:
         buckets = {
             name: bucket for name, bucket in group.items() if name == "all" or one.mask(bucket).sum() >= _PLOTTED
         }
-        if len(buckets) < 2:
+        if len(buckets) < 3:  # all, the easier and the harder half
             continue
         report.section("Failure by difficulty" + (f": {stratum}" if stratum else ""))
         for metric, (name, unit) in _METRICS.items():
@@ -190,7 +191,7 @@ def _failures(report: Report, assessed: Assessment, clips: Mapping[str, str]) ->
 def _kinds(report: Report, assessed: Assessment) -> None:
     first = next(iter(assessed.policies.values()))
     kinds = np.array([kind_of(name) for name in first.scenes])
-    names = sorted({str(kind) for kind in kinds})
+    names = sorted({str(kind) for kind in kinds if (kinds == kind).sum() >= _FEWEST})
     if len(names) < 2:
         return
     failed = np.stack([one.outcomes().failed for one in assessed.policies.values()])
@@ -213,7 +214,9 @@ def _actions(report: Report, assessed: Assessment) -> None:
             share = np.histogram(values[part], edges)[0] / max(len(values[part]), 1)
             series.append(Series("log" if name == LOG else name, (edges[1:] + edges[:-1]) / 2, 100 * share))
         figures.append(figure_line(series, x_label=label, y_label="decisions, %", title=title, size=_HALF))
-    report.section("Actions").figure(figures, "Of all decisions in the test scenes; steering where the car moves.")
+    mixed = f"; {' and '.join(dict.fromkeys(assessed.strata))} together" if len(set(assessed.strata)) > 1 else ""
+    caption = f"Of all decisions in the test scenes{mixed}; steering where the car moves."
+    report.section("Actions").figure(figures, caption)
     rows = []
     for name, one in assessed.policies.items():
         for world in assessed.worlds:

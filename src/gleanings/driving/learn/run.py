@@ -1,5 +1,6 @@
 """What `gleanings drive train` does around the training: demonstrations by stratum, judgement, report. Source: ours."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any, get_args
 
 import numpy as np
 
-from gleanings.core._files import write_json
 from gleanings.core.errors import ConfigError
 from gleanings.core.metrics import read_metrics
 from gleanings.core.report import Report
@@ -48,7 +48,7 @@ def finish(path: Path, material: Material, audits: Mapping[str, Audit], note: Ca
     """
     config = open_run(path)[1]
     with RunDirectory.create(path, RunDirectory.open(path).config, resume=True) as run:
-        write_json(run.artifacts / "demos.json", {name: asdict(audit) for name, audit in audits.items()})
+        run.save_artifact("demos.json", _json({name: asdict(audit) for name, audit in audits.items()}))
         policies = {f"seed {seed}": load_policy(run.artifacts / f"policy-{seed}") for seed in config.seeds}
         assessed = assess(
             policies,
@@ -84,9 +84,13 @@ def evaluate_into(
     found = assessed.policies[label]
     styles = {world: style._asdict() for world, style in assessed.styles[label].items()}
     record: dict[str, Any] = found.to_json() | {"styles": styles}
-    write_json(out / "evaluation.json", record)
+    (out / "evaluation.json").write_text(_json(record), encoding="utf-8")
     report: Report = evaluation_report(assessed, _clips(assessed, {label: policy}, out / "clips", note), source)
     return found.table(), report.save(out / "report.html")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1) + "\n"
 
 
 def _worlds(trained: str) -> tuple[str, ...]:
