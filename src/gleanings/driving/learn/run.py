@@ -1,6 +1,7 @@
 """What `gleanings drive train` does around the training: demonstrations by stratum, judgement, report. Source: ours."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -82,7 +83,10 @@ def evaluate_into(
     label = str(policy.contract.algorithm)
     assessed = assess({label: policy}, scenes, worlds=worlds, note=note)
     found = assessed.policies[label]
-    styles = {world: style._asdict() for world, style in assessed.styles[label].items()}
+    styles = {
+        world: {name: value if math.isfinite(value) else None for name, value in style._asdict().items()}
+        for world, style in assessed.styles[label].items()
+    }
     record: dict[str, Any] = found.to_json() | {"styles": styles}
     (out / "evaluation.json").write_text(_json(record), encoding="utf-8")
     report: Report = evaluation_report(assessed, _clips(assessed, {label: policy}, out / "clips", note), source)
