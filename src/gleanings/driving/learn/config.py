@@ -7,7 +7,7 @@ from gleanings.driving.config import ObserveConfig
 
 Algorithm = Literal["bc", "sac", "bc-sac", "dqn"]
 HeadName = Literal["gaussian", "mixture", "categorical"]
-EncoderName = Literal["deep-set", "attention"]
+EncoderName = Literal["deep-set", "attention", "flat"]
 Others = Literal["log", "idm"]
 
 
@@ -45,7 +45,7 @@ class NetConfig:
     """Encoder and trunk, of actor and critics alike but with weights of their own."""
 
     encoder: EncoderName = "deep-set"
-    """Sets of objects and points by masked maximum and mean, or latents that attend to them."""
+    """Sets of objects and points by masked maximum and mean, latents that attend to them, or all numbers in a row."""
     width: int = 32
     """Features of an object or a point."""
     trunk: tuple[int, ...] = (128, 128)
