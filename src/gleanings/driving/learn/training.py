@@ -57,7 +57,7 @@ class Training:
 
 def train(
     learner: Learner,
-    scenes: Sequence[Scene],
+    scenes: Sequence[Scene] | Scene,
     demos: Demonstrations | None,
     *,
     world: WorldConfig = _WORLD,
@@ -71,17 +71,17 @@ def train(
 ) -> Iterator[Event]:
     """An event an iteration: its metrics, means over the seeds and those of each as `seed-3/...`, and the states.
 
-    scenes: learning scenes to drive in; demos: what is imitated, None for pure reinforcement. States have a leading
+    scenes: learning scenes to drive in, or a bank of them; demos: what is imitated, None for pure reinforcement. States have a leading
     axis of seeds; `driver_of` takes one. With validation scenes every `validate_every` iterations and at the end
     `validation/failure` and `validation/progress` are added. directory: a run folder, resumed if `resume`.
     ConfigError: settings or scenes that do not fit each other; NumericsError: a loss that is not finite.
     """
-    data = _digest(scenes, demos)
-    config = Training(learner, world, tuple(seeds), data, validate_every, save_every, _sources(scenes))
+    config = Training(learner, world, tuple(seeds), "", validate_every, save_every)
     _check(config, scenes, demos)
     if directory is None:
         yield from _events(config, scenes, demos, validation, None, progress)
         return
+    config = replace(config, data=_digest(scenes, demos), source=_sources(scenes))
     with RunDirectory.create(directory, config, resume=resume) as run:
         event = None
         for event in _events(config, scenes, demos, validation, run, progress):
@@ -98,7 +98,7 @@ def driver_of(learner: Learner, states: Any, index: int, sample: bool = False) -
     return bc_sac.Driver(state.actor, sample)
 
 
-def export_policies(config: Training, states: Any, folder: Path, scenes: Sequence[Scene]) -> list[Path]:
+def export_policies(config: Training, states: Any, folder: Path, scenes: Sequence[Scene] | Scene) -> list[Path]:
     """Write the policy of each seed to `folder`/policy-SEED; its contract names where the scenes are from."""
     config = replace(config, source=_sources(scenes))
     return [export_seed(config, states, seed, folder / f"policy-{seed}") for seed in config.seeds]
@@ -125,7 +125,7 @@ def algorithm_of(learner: Learner) -> Algorithm:
     return "bc" if isinstance(learner, BCConfig) else "dqn"
 
 
-def _check(config: Training, scenes: Sequence[Scene], demos: Demonstrations | None) -> None:
+def _check(config: Training, scenes: Sequence[Scene] | Scene, demos: Demonstrations | None) -> None:
     if type(config.learner) not in ALGORITHMS:
         names = ", ".join(kind.__name__ for kind in ALGORITHMS)
         raise ConfigError(f"there is no algorithm for {type(config.learner).__name__}; known: {names}")
@@ -143,10 +143,10 @@ def _imitates(learner: Learner) -> bool:
     return isinstance(learner, BCConfig) or (isinstance(learner, BCSACConfig) and learner.imitation_weight > 0)
 
 
-def _digest(scenes: Sequence[Scene], demos: Demonstrations | None) -> str:
+def _digest(scenes: Sequence[Scene] | Scene, demos: Demonstrations | None) -> str:
     """Changes with any number in the scenes or demonstrations."""
     total = hashlib.sha256()
-    for scene in scenes:
+    for scene in [scenes] if isinstance(scenes, Scene) else scenes:
         for array in arrays_of(scene).values():
             total.update(np.ascontiguousarray(array).tobytes())
     for array in demos or ():
@@ -154,15 +154,15 @@ def _digest(scenes: Sequence[Scene], demos: Demonstrations | None) -> str:
     return total.hexdigest()[:16]
 
 
-def _sources(scenes: Sequence[Scene]) -> str:
-    """The first few, and how many more."""
-    found = sorted({source_of(scene) for scene in scenes})
+def _sources(scenes: Sequence[Scene] | Scene) -> str:
+    """The first few, and how many more; nothing of a bank."""
+    found = [] if isinstance(scenes, Scene) else sorted({source_of(scene) for scene in scenes})
     return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 def _events(
     config: Training,
-    scenes: Sequence[Scene],
+    scenes: Sequence[Scene] | Scene,
     demos: Demonstrations | None,
     validation: Sequence[Scene],
     run: RunDirectory | None,
@@ -197,11 +197,12 @@ def _init(learner: Learner, world: World, key: Key[Array, ""]) -> Any:
 
 
 def _update(
-    config: Training, world: World, scenes: Sequence[Scene], demos: Demonstrations | None
+    config: Training, world: World, scenes: Sequence[Scene] | Scene, demos: Demonstrations | None
 ) -> Callable[[Any, None, Array], tuple[Any, dict[str, Array]]]:
     """An iteration of all seeds. The loop passes the bank and the demonstrations to the program as arguments."""
     learner, seeds = config.learner, jnp.asarray(np.asarray(config.seeds, np.int32))
-    bank = None if isinstance(learner, BCConfig) else on_device(make_bank(scenes))
+    driven = not isinstance(learner, BCConfig)
+    bank = on_device(scenes if isinstance(scenes, Scene) else make_bank(scenes)) if driven else None
     labels = None if demos is None else Demonstrations(*map(jax.device_put, demos))
 
     def one(state: Any, key: Array) -> tuple[Any, dict[str, Array]]:
@@ -213,7 +214,7 @@ def _update(
 
     def update(states: Any, _: None, key: Array) -> tuple[Any, dict[str, Array]]:
         keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(seeds)
-        states, found = eqx.filter_vmap(one)(states, keys)
+        states, found = _for_each(one, states, keys)
         metrics = {name: value.mean() for name, value in found.items()}
         if len(config.seeds) > 1:
             rows = enumerate(config.seeds)
@@ -221,6 +222,20 @@ def _update(
         return states, metrics
 
     return update
+
+
+def _for_each(one: Callable[[Any, Array], Any], states: Any, keys: Array) -> Any:
+    """`one` for each row of states and keys. On a CPU one after the other: side by side gains nothing there."""
+    if jax.default_backend() != "cpu":
+        return eqx.filter_vmap(one)(states, keys)
+    arrays, rest = eqx.partition(states, eqx.is_array)
+
+    def row(item: tuple[Any, Array]) -> Any:
+        state, metrics = one(eqx.combine(item[0], rest), item[1])
+        return eqx.filter(state, eqx.is_array), metrics
+
+    arrays, metrics = jax.lax.map(row, (arrays, keys))
+    return eqx.combine(arrays, rest), metrics
 
 
 def _judge(config: Training, world: World, validation: Sequence[Scene]) -> Callable[[Any], dict[str, float]]:

@@ -1,0 +1,98 @@
+"""Scenes of the study bc-sac: generated in shards, scored, kept as files between its pieces, and loaded as one bank."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gleanings.core.errors import ConfigError
+from gleanings.driving.learn.bank import make_bank
+from gleanings.driving.learn.demos import Demonstrations, make_demonstrations
+from gleanings.driving.learn.difficulty import Buckets, difficulty_scores, make_buckets
+from gleanings.driving.learn.evaluate import kind_of
+from gleanings.driving.learn.hazards import make_hazards
+from gleanings.driving.learn.world import World
+from gleanings.driving.scene import Scene, name_of
+from gleanings.driving.sim import on_device
+from gleanings.driving.store import load_compiled, save_scenes
+
+Shard = tuple[str, int]
+"""What the scenes of a shard are for, and the seed of their hazards; each has maps of its own."""
+SPLITS = {"train": 0, "validation": 1000, "calibration": 2000, "test": 3000}
+"""First seed of each split, from the study's seed on."""
+
+
+def shards(split: str, seed: int, count: int, size: int) -> list[tuple[Shard, int]]:
+    """Shards of a split and how many scenes each has, `count` in all."""
+    first = 10_000 * (seed + 1) + SPLITS[split]
+    return [((split, first + k), min(size, count - k * size)) for k in range(-(-count // size))]
+
+
+def make_shard(folder: Path, shard: Shard, count: int, calibration: Sequence[float] = (), keep: bool = True) -> Any:
+    """Generate, score and save a shard; counts by kind, and of each scene its name and score.
+
+    calibration: scores; with them only scenes of the hardest tenth are saved, unless `keep`.
+    """
+    scenes, discards = make_hazards(seed=shard[1], count=count)
+    scores = difficulty_scores(scenes) if shard[0] != "train" else np.zeros(count)
+    names = [name_of(scene) for scene in scenes]
+    kept = np.ones(count, bool)
+    if len(calibration) and not keep:
+        kept = make_buckets(scores, np.asarray(calibration), names).mask("top10")
+    saved = [scene for scene, some in zip(scenes, kept, strict=True) if some]
+    if saved:
+        bank = make_bank(saved)
+        alike = [jax.tree.map(lambda leaf, i=i: leaf[i], bank) for i in range(len(saved))]
+        save_scenes(folder, alike, stem=_stem(shard))
+    found = {"names": names, "scores": scores.tolist(), "saved": [n for n, k in zip(names, kept, strict=True) if k]}
+    return found | {"drawn": dict(discards.drawn), "failed": dict(discards.failed)}
+
+
+@functools.lru_cache(maxsize=2)
+def load_bank(folder: Path, chosen: tuple[Shard, ...], names: tuple[str, ...] = ()) -> Scene:
+    """The scenes of shards, or of them those with these names, as one bank on the device."""
+    found = {name_of(scene): scene for shard in chosen for scene in _shard(folder, shard)}
+    if missing := [name for name in names if name not in found]:
+        raise ConfigError(f"{folder} lacks scene {missing[0]!r}; delete the folder and run the study anew")
+    return on_device(make_bank([found[name] for name in names or found]))
+
+
+@functools.lru_cache(maxsize=2)
+def load_demos(folder: Path, chosen: tuple[Shard, ...]) -> tuple[Demonstrations, Any]:
+    """Demonstrations of shards, on the device, and their audit."""
+    scenes = [scene for shard in chosen for scene in _shard(folder, shard)]
+    demos, audit = make_demonstrations(scenes, World())
+    return Demonstrations(*map(jax.device_put, demos)), audit
+
+
+def _shard(folder: Path, shard: Shard) -> list[Scene]:
+    return [scene for path in sorted(folder.glob(f"{_stem(shard)}-*")) for scene in load_compiled(path)]
+
+
+def _stem(shard: Shard) -> str:
+    return f"{shard[0]}{shard[1]}"
+
+
+def joined(parts: Sequence[dict[str, Any]], what: str) -> list[Any]:
+    """A column of all shards, in their order."""
+    return [value for part in parts for value in part[what]]
+
+
+def ranked(parts: Sequence[dict[str, Any]], calibration: Sequence[dict[str, Any]]) -> Buckets:
+    """Ranks of the scenes of shards among the calibration scenes."""
+    scores = (np.asarray(joined(rows, "scores"), float) for rows in (parts, calibration))
+    return make_buckets(*scores, joined(parts, "names"))
+
+
+def kinds_and_sites(names: Sequence[str], deck: int, shared: int) -> tuple[list[str], list[int]]:
+    """Kind of each hazard and a number of its map, which `shared` rounds of `deck` kinds have in common."""
+    kinds = [kind_of(name).removeprefix("hazard-") for name in names]
+    tails = [name.rsplit("-", 2)[1:] for name in names]
+    keys = [(int(seed), int(index) // deck // shared) for seed, index in tails]
+    number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+    return kinds, [number[key] for key in keys]
+
+

@@ -1,0 +1,101 @@
+"""What the arms and controls of the study bc-sac do in the test scenes, and clips of where they fail."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from gleanings.driving.learn.baselines import controls
+from gleanings.driving.learn.config import Others, WorldConfig
+from gleanings.driving.learn.drives import drive
+from gleanings.driving.learn.episode_clips import episode_clips
+from gleanings.driving.learn.outcomes import THRESHOLDS, Outcomes, outcomes_of
+from gleanings.driving.learn.world import World
+from gleanings.driving.scene import Scene, name_of
+from gleanings.studies._bc_sac_arms import load_driver
+from gleanings.studies._bc_sac_scenes import Shard, load_bank
+
+BITS = ("failure", "failure_star", "at_fault", "off_road")
+MEANS = ("ade_m", "comfort", "saturated", "reward")
+Chosen = tuple[tuple[Shard, ...], tuple[str, ...]]
+"""Shards, and the names of the scenes that are taken of them."""
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+CLIPS = (
+    ("bc-sac", "", 4, "BC-SAC fails"),
+    ("bc-sac", "sac", 2, "BC-SAC fails, SAC does not"),
+    ("bc", "bc-sac", 2, "BC fails, BC-SAC does not"),
+)
+"""Which scenes are shown: who fails, who does not, how many."""
+
+
+def judged(folder: Path, chosen: Chosen, others: Others, arm: str, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """Outcomes of the seeds of an arm in scenes."""
+    bank = load_bank(folder, *chosen)
+    return _outcomes(bank, others, [load_driver(folder, arm, seed) for seed in seeds])
+
+
+def controlled(folder: Path, chosen: Chosen) -> dict[str, Any]:
+    """Outcomes of each control in scenes, among logged others."""
+    bank = load_bank(folder, *chosen)
+    return {name: _outcomes(bank, "log", [driver]) for name, driver in controls().items()}
+
+
+def _outcomes(bank: Scene, others: Others, drivers: list[Any]) -> dict[str, Any]:
+    world, held = World(WorldConfig(others=others)), jax.device_get(bank)
+    rows, actions = [], []
+    for driver in drivers:
+        drives = drive(world, bank, driver, jax.random.key(0))
+        rows.append(outcomes_of(world, held, drives))
+        actions.append(np.asarray(drives.u).reshape(-1, 2))
+    found: dict[str, Any] = {name: [bits(row.values(name) > 0) for row in rows] for name in BITS}
+    found |= {name: [float(np.nanmean(row.values(name))) for row in rows] for name in MEANS}
+    found["progress"] = [float(np.nanmean(row.progress_ratio)) for row in rows]
+    found["distance"] = [_covered(row) for row in rows]
+    found["star_at"] = {f"{at:g}": [float(row.failure_star(at).mean()) for row in rows] for at in THRESHOLDS}
+    found["actions"] = np.quantile(np.concatenate(actions), _QUANTILES, axis=0).T.tolist()
+    return found
+
+
+def _covered(row: Outcomes) -> float:
+    """Share of the log's distance, where that is at least 5 m."""
+    known = np.isfinite(row.progress_ratio) & (row.progress_ratio > 0)
+    logged = row.progress_m[known] / row.progress_ratio[known]
+    return float(row.progress_m[known].sum() / max(logged.sum(), 1e-9))
+
+
+def bits(flags: Bool[np.ndarray, " C"]) -> str:
+    """Flags as hexadecimal digits, for JSON."""
+    return np.packbits(flags).tobytes().hex()
+
+
+def unpacked(text: str, count: int) -> Bool[np.ndarray, " C"]:
+    """Flags out of `bits`."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:count].astype(bool)
+
+
+def pick_clips(
+    found: dict[str, dict[str, Any]], score: Float[np.ndarray, " C"], names: list[str]
+) -> list[tuple[str, str]]:
+    """Scenes to show, by name, and why: of the first seed, by score and then name; none twice."""
+    order = sorted(range(len(names)), key=lambda i: (-score[i], names[i]))
+    failed = {arm: unpacked(rows["failure"][0], len(names)) for arm, rows in found.items()}
+    taken: list[tuple[str, str]] = []
+    for fails, drives, count, why in CLIPS:
+        fit = [i for i in order if failed[fails][i] and not (drives and failed[drives][i])]
+        shown = {name for name, _ in taken}
+        taken += [(names[i], why) for i in fit if names[i] not in shown][:count]
+    return taken
+
+
+def film(folder: Path, shards: tuple[Shard, ...], picked: list[tuple[str, str]], seed: int) -> list[dict[str, str]]:
+    """Clips of scenes with BC, SAC and BC-SAC of one seed side by side: HTML fragments."""
+    if not picked:
+        return []
+    bank = jax.device_get(load_bank(folder, shards, tuple(name for name, _ in picked)))
+    scenes = [jax.tree.map(lambda leaf, i=i: leaf[i], bank) for i in range(len(picked))]
+    assert [name_of(scene) for scene in scenes] == [name for name, _ in picked]
+    drivers = {arm: load_driver(folder, arm, seed) for arm in ("bc", "sac", "bc-sac")}
+    shown = episode_clips(World(WorldConfig()), scenes, drivers)
+    return [{"scene": name, "why": why, "html": html} for (name, why), html in zip(picked, shown, strict=True)]
