@@ -96,3 +96,7 @@ def kinds_and_sites(names: Sequence[str], deck: int, shared: int) -> tuple[list[
     return kinds, [number[key] for key in keys]
 
 
+def audited(folder: Path, chosen: tuple[Shard, ...]) -> dict[str, Any]:
+    """Audit of the demonstrations that the arms learn from."""
+    audit = vars(load_demos(folder, chosen)[1])
+    return {name: value for name, value in audit.items() if name != "empty"}

@@ -1,0 +1,83 @@
+"""Texts of the study bc-sac: claim, figures of the paper, protocol, differences and rule."""
+
+CLAIM = """
+A driving policy trained by imitation and reinforcement in one loss fails less often in the hardest scenes than
+imitation alone, and than reinforcement alone.
+
+Three hypotheses: BC-SAC fails less than BC in the hardest tenth of the scenes (H1); counting drives that make less
+than half of the log's progress as failures, too, it fails less than SAC there (H2); and its gain over BC is larger
+there than in the easier half (H3).
+"""
+
+PAPER_FIGURE = """
+Introduction of arXiv 2212.11419: over 38 % fewer failures in the hardest bucket than imitation, 40 % fewer than
+reinforcement alone. The spread over slices of difficulty is given as 0.37 for BC-SAC, 0.78 for MGAIL, 1.29 for BC.
+Which imitation baseline the 38 % refers to is not said. MGAIL, the paper's baseline in closed loop, is not among the
+arms here, so that H1, against BC, may be the easier claim. No other figure of the paper is quoted.
+"""
+
+PROTOCOL = """
+Scenes are generated hazards, ten kinds, 30 % of them without an event, with a fair expert as the ego's log and, in
+60 %, a car that follows closely. Those that the expert fails are drawn again. Training, validation, calibration and
+test scenes have maps of their own; 208 scenes share a set of maps, in training 104.
+
+- World: 0.1 s steps, a decision every 0.2 s, 40 decisions; nothing ends an episode. Others replay their logs; the
+  hardest tenth is driven once more with others by IDM. Actions in the test are the policies' modes, of the last iterate.
+- Failure: contact or off the road at any step. Failure*: failure, or progress below half of the log's.
+- Difficulty: four re-simulations of IDM on the lane route under noise; ranks among the calibration scenes. The hardest
+  tenth is judged (top10), with its hardest (top3); the easier half is that of the first test scenes as they come.
+- Arms: BC; BC with three times the steps; SAC; BC-SAC; SAC with a reward for progress. The same networks, batches of
+  256 (BC-SAC: 256 + 256) and numbers of gradient steps; no pre-training. Seeds from 0 on.
+- Tuning, on validation scenes, size full only: five values an arm, two seeds of their own, 10 of the 24 iterations, the least
+  failure*: BC's learning rate, SAC's temperature, BC-SAC's weight of imitation (lambda), the weight of progress; the
+  last two take the temperature found for SAC. The test scenes are drawn after that is frozen. Other sizes take what the
+  last full run froze.
+- Controls: expert replay, IDM on the route, constant speed, braking to a stop, random actions; BC on shuffled labels;
+  BC-SAC without reward; BC against itself with other seeds.
+- Intervals: crossed bootstrap over seeds and maps, within kinds, 5,000 draws, with t quantiles of the seeds. One-sided
+  p-values, Holm over H1 to H3 at .025.
+
+Size quick: 624 training scenes, 3 seeds, 8 iterations with 128 episodes. Size full: 4,056 training scenes, 1,000 hard ones out of 10,816,
+8 seeds, 24 iterations with 256 episodes, 160 gradient steps each.
+"""
+
+DEVIATIONS = """
+- Scenes, logs and their expert are generated; 8 s at 5 decisions a second; thousands of scenes instead of millions of
+  segments; small networks (sets of 32 features, two layers of 128).
+- Difficulty comes from a fixed planner, not from a model of near misses.
+- What the paper does not give is ours: weight of imitation, temperature, discount, rates, batches, numbers of steps.
+- The reward stands for safety alone, as in the paper, with 0.5 m instead of 1 m to the road edge: 1 m would punish
+  driving in the middle of a lane.
+- MGAIL is not among the arms.
+- Pilots on other seeds came first. In them BC failed in half of the easy scenes; since then networks see how others
+  stand to the route (gap, closing speed, offset), and the route 50 m ahead. More episodes are collected an iteration.
+"""
+
+RULE = """
+Fixed before the run.
+
+- Gates, one miss and nothing is concluded: expert replay fails in at most 0.5 %; braking to a stop fails* in at least
+  90 % and fails in at least 45 %, and is the worst on failure* but for random actions, which fail* in at least 80 %; BC
+  on shuffled labels fails at least 10 points more often than BC; BC against itself with other seeds, and BC-SAC
+  without reward against BC, differ by at most 5 points or their interval holds 0 (hardest tenth).
+- H1: failure of BC-SAC below BC in the hardest tenth. H2: failure* of BC-SAC below SAC there. H3: the gain over BC is
+  larger there than in the easier half. Holm at .025 over the three.
+- R2, after these, at .025: raw failure of BC-SAC below SAC in the hardest tenth, the paper's own comparison.
+
+Underpowered: H1 is not shown and could have been only from 10 points on (80 % power). Reproduced: H1, H2, H3, R2 and a
+reduction of at least 19 % against BC, half of the paper's. Partly: H1 and H2 or H3. Not reproduced: otherwise. Where
+the seeds of BC, SAC or BC-SAC spread by more than 5 points (standard deviation, hardest tenth), at most partly.
+Reported beside it: whether BC fails in at most 15 % of the easier half.
+"""
+
+BIBTEX = """
+@inproceedings{lu2023imitation,
+  title     = {Imitation Is Not Enough: Robustifying Imitation with Reinforcement Learning for Challenging Driving
+               Scenarios},
+  author    = {Lu, Yiren and Fu, Justin and Tucker, George and Pan, Xinlei and others},
+  booktitle = {IEEE/RSJ International Conference on Intelligent Robots and Systems},
+  year      = {2023},
+  eprint    = {2212.11419},
+  archivePrefix = {arXiv}
+}
+"""
