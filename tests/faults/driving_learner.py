@@ -1,18 +1,19 @@
-"""Small training runs for the fault tests to kill: `python driving_learner.py FOLDER ALGORITHM SEEDS`."""
+"""Small training runs for the fault tests to kill: `python driving_learner.py FOLDER ALGORITHM SEEDS`, or
+`python driving_learner.py drive train ...`: the command with small learners."""
 
 import sys
 import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from gleanings.driving.config import ObserveConfig
-from gleanings.driving.learn.config import BCSACConfig, DQNConfig, NetConfig, WorldConfig
+from gleanings.driving.learn.config import BCConfig, BCSACConfig, DQNConfig, NetConfig, WorldConfig
 
 ITERATIONS = 4
 SEEN = ObserveConfig(objects=1, frames=1, road=2, lights=0, route=2)
-WORLD = WorldConfig(observe=SEEN, horizon=6)
+WORLD = WorldConfig(observe=SEEN, horizon=6, clearance_m=50.0, edge_m=3.0)
 _NET = NetConfig(width=4, trunk=(8,))
 _SIZES = {"net": _NET, "batch": 8, "environments": 2, "gradient_steps": 3, "capacity": 6, "iterations": ITERATIONS}
 LEARNERS = {
@@ -48,5 +49,21 @@ def run(folder, algorithm, seeds, pause_s=0.0):
     return event
 
 
-if __name__ == "__main__":
+def command(arguments):
+    """Exit code of `gleanings` with the learners of this module."""
+    from gleanings import cli
+    from gleanings.driving.learn import commands
+
+    kept = dict(commands._LEARNERS)
+    small = {"bc": partial(BCConfig, net=_NET, batch=8, gradient_steps=2), "bc-sac": partial(BCSACConfig, **_SIZES)}
+    commands._LEARNERS.update(small)
+    try:
+        return cli.main(arguments)
+    finally:
+        commands._LEARNERS.update(kept)
+
+
+if __name__ == "__main__" and sys.argv[1] == "drive":
+    sys.exit(command(sys.argv[1:]))
+elif __name__ == "__main__":
     run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), pause_s=0.2)

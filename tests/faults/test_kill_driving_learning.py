@@ -17,6 +17,8 @@ import pytest
 from gleanings.core.errors import ConfigError
 from gleanings.core.metrics import read_metrics
 from gleanings.core.rundir import RunDirectory
+from gleanings.driving.families import make_scenes
+from gleanings.driving.store import save_scenes
 
 _SCRIPT = Path(__file__).with_name("driving_learner.py")
 _LEARNER = runpy.run_path(str(_SCRIPT))
@@ -24,11 +26,14 @@ _LAST = _LEARNER["ITERATIONS"]
 pytestmark = pytest.mark.plain_compilation
 
 
-def _kill(arguments: list[str], folder: Path, dice: random.Random) -> int:
-    """A process that trains in the folder, killed after a random iteration but the last; the checkpoints it left."""
+def _kill(arguments: list[str], folder: Path, last: int, every: int = 1) -> int:
+    """A process that trains in the folder up to iteration `last`, saving every few, killed after a random one before;
+    the newest it saved."""
+    dice = random.Random(" ".join(arguments[1:]))
     flags = {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(jax.config.values["jax_disable_most_optimizations"]))}
-    goal, rows, deadline = dice.randrange(1, _LAST), folder / "metrics.jsonl", time.monotonic() + 300
-    with subprocess.Popen(arguments, env=os.environ | flags, stderr=subprocess.PIPE, text=True) as process:
+    goal, rows, deadline = dice.randrange(1, last), folder / "metrics.jsonl", time.monotonic() + 300
+    command = [sys.executable, str(_SCRIPT), *arguments]
+    with subprocess.Popen(command, env=os.environ | flags, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and time.monotonic() < deadline:
             if rows.exists() and max((row["step"] for row in read_metrics(rows).rows), default=0) >= goal:
                 break
@@ -38,7 +43,7 @@ def _kill(arguments: list[str], folder: Path, dice: random.Random) -> int:
         _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
     saved = RunDirectory.open(folder).checkpoints.latest() or 0
-    assert goal - 1 <= saved < _LAST
+    assert goal - every <= saved < last
     return saved
 
 
@@ -52,8 +57,7 @@ def _assert_same_bits(one, other):
 @pytest.mark.parametrize("seeds", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("algorithm", ["bc-sac", "dqn"])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, algorithm, seeds):
-    command = [sys.executable, str(_SCRIPT), str(tmp_path / "cut"), algorithm, str(seeds)]
-    saved = _kill(command, tmp_path / "cut", random.Random(f"{algorithm} {seeds}"))
+    saved = _kill([str(tmp_path / "cut"), algorithm, str(seeds)], tmp_path / "cut", _LAST)
     again, whole = (_LEARNER["run"](tmp_path / name, algorithm, seeds) for name in ("cut", "whole"))
     assert (again.step, again.metrics) == (whole.step, whole.metrics)
     assert again.step == _LAST > saved
@@ -73,3 +77,21 @@ def _policies(folder: Path) -> dict[str, str]:
     """Digests of the arrays of the policies of a run."""
     files = (folder / "artifacts").glob("policy-*/policy.json")
     return {file.parent.name: json.loads(file.read_text())["files"]["arrays.npz"] for file in files}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "last"), [("bc", 400), pytest.param("bc-sac", 40, marks=pytest.mark.slow)], ids=["bc", "bc-sac"]
+)
+def test_a_killed_command_goes_on_to_the_same_policies(tmp_path, algorithm, last):
+    save_scenes(tmp_path / "two", [make_scenes(family)[0] for family in ("straight", "curve")])
+    options = ["--scenes", str(tmp_path / "two"), "--iterations", str(last), "--seeds", "2"]
+
+    def arguments(name: str) -> list[str]:
+        return ["drive", "train", "--algorithm", algorithm, *options, "--out", str(tmp_path / name)]
+
+    _kill(arguments("cut"), tmp_path / "cut", last, every=4)
+    command = _LEARNER["command"]
+    assert command(arguments("cut")) == ConfigError.exit_code  # without --resume
+    assert command([*arguments("cut"), "--resume", "--others", "idm"]) == ConfigError.exit_code
+    assert command([*arguments("cut"), "--resume"]) == command(arguments("whole")) == 0
+    assert _policies(tmp_path / "cut") == _policies(tmp_path / "whole") != {}

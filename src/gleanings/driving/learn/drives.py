@@ -13,6 +13,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.driving.comfort import comfort
 from gleanings.driving.dynamics import Bicycle, along, limits_of
 from gleanings.driving.learn.actions import physical
+from gleanings.driving.learn.safety_reward import FAR_M
 from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Pose, Scene, Trajectory
 from gleanings.driving.sim import on_device
@@ -51,7 +52,8 @@ def drive(world: World, bank: Scene, driver: Any, key: Key[Array, ""]) -> Drives
     """Drive each scene of a bank [C, ...] for the world's horizon; NumPy arrays.
 
     driver(scene, state, observation, key) -> u. Scene i has the key fold_in(key, i), however many run together.
-    Compiled once a size. ConfigError: no bank, a policy made for another world.
+    Once the log of a scene has ended nothing counts any more: no failure, reward 0, clearance 100 m; a scene in which
+    nothing is logged after the start counts to its end. Compiled once a size. ConfigError: no bank, a policy made for another world.
     """
     if np.ndim(bank.log.x) != 3:
         raise ConfigError("expected scenes stacked by learn.make_bank")
@@ -81,17 +83,34 @@ def _drive(world: World, bank: Scene, driver: Any, key: Array, chunk: int) -> Dr
 def _episode(world: World, scene: Scene, driver: Any, key: Array) -> Drives:
     slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
     first, seen = world.begin(scene, key)
+    last = _last_logged(scene)
 
     def body(carry: tuple[SimState, Array], _: None) -> tuple[tuple[SimState, Array], Any]:
         state, seen = carry
         u = driver(scene, state, seen, jax.random.fold_in(jax.random.fold_in(key, state.t), 1))
         after, decision = world.decide(scene, state, u, key)
-        return (after, decision.observation), (decision._replace(observation=None), u, _ego(after, slot))
+        counts = state.t < last
+        kept = decision._replace(
+            observation=None,
+            reward=jnp.where(counts, decision.reward, 0.0),
+            clearance_m=jnp.where(counts, decision.clearance_m, FAR_M),
+            collision=decision.collision & counts,
+            at_fault=decision.at_fault & counts,
+            off_road=decision.off_road & counts,
+        )
+        return (after, decision.observation), (kept, u, _ego(after, slot))
 
     _, (decision, u, rows) = jax.lax.scan(body, (first, seen), None, length=world.config.horizon)
     pose = jax.tree.map(lambda row, rows: jnp.concatenate([row[None], rows]), _ego(first, slot), rows)
     value, mask = _comfort(world, scene, slot, pose, u)
     return Drives(*decision[1:], u=u, pose=pose, comfort=value, comfort_mask=mask)
+
+
+def _last_logged(scene: Scene) -> Array:
+    """The last step with anybody in the log; where there is none after the start, the last of all."""
+    there = jnp.asarray(scene.log.valid).any(1)
+    last = jnp.max(jnp.where(there, jnp.arange(len(there)), 0))
+    return jnp.where(last > scene.start, last, len(there) - 1)
 
 
 def _ego(state: SimState, slot: Array) -> Pose:
