@@ -77,10 +77,11 @@ def test_buckets_are_shares_of_the_calibration_scenes():
     buckets = make_buckets(scores, calibration, names)
     for name, share in {"all": 1, "top50": 0.5, "top10": 0.1, "top3": 0.03, "bottom50": 0.5, "top20": 0.2}.items():
         assert abs(buckets.mask(name).mean() - share) < 0.02, name
-    assert buckets.reported == ("all", "top50", "top10", "top3", "bottom50")
+    assert buckets.names == ("all", "top50", "top10", "top3", "bottom50")
     assert not (buckets.mask("top50") & buckets.mask("bottom50")).any()
     assert (buckets.mask("top50") | buckets.mask("bottom50")).all()
     assert scores[buckets.mask("top10")].min() >= scores[~buckets.mask("top10")].max()
+    assert all(buckets.mask(name).shape == scores.shape for name in buckets.names)
     half = make_buckets(scores[::2], calibration, names[::2])
     np.testing.assert_array_equal(half.mask("top10"), buckets.mask("top10")[::2])
     np.testing.assert_array_equal(half.rank, buckets.rank[::2])

@@ -47,15 +47,15 @@ class Drives(NamedTuple):
 
 @dataclass(frozen=True)
 class Buckets:
-    """Names of the scenes C and their ranks: the share of calibration scenes that are easier, in [0, 1]."""
+    """Scenes C by name and their ranks: the share of calibration scenes that are easier, in [0, 1]."""
 
-    names: tuple[str, ...]
+    scenes: tuple[str, ...]
     rank: Scores
     percentiles: tuple[int, ...]
 
     @property
-    def reported(self) -> tuple[str, ...]:
-        """Names of the masks that a report shows: all, the hardest shares, and the easier half."""
+    def names(self) -> tuple[str, ...]:
+        """Of the groups that a report shows: all, the hardest shares, and the easier half."""
         return ("all", *(f"top{share}" for share in self.percentiles), "bottom50")
 
     def mask(self, name: str) -> Bool[np.ndarray, " C"]:
@@ -64,7 +64,7 @@ class Buckets:
             return np.ones(len(self.rank), bool)
         found = _NAME.fullmatch(name)
         if found is None:
-            raise ConfigError(f"there is no bucket {name!r}: choose from {', '.join(self.reported)}")
+            raise ConfigError(f"there is no bucket {name!r}: choose from {', '.join(self.names)}")
         share = int(found[2]) / 100
         return self.rank > 1 - share if found[1] == "top" else self.rank <= share
 
