@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Key
+from jaxtyping import Array, Float, Float32, Int, Key
 
-from gleanings.core.errors import ConfigError
+from gleanings.core.errors import ConfigError, DataError, NumericsError
 from gleanings.driving.comfort import comfort
 from gleanings.driving.dynamics import Bicycle, along, limits_of
 from gleanings.driving.learn.actions import physical
@@ -53,16 +53,35 @@ def drive(world: World, bank: Scene, driver: Any, key: Key[Array, ""]) -> Drives
 
     driver(scene, state, observation, key) -> u. Scene i has the key fold_in(key, i), however many run together.
     Once the log of a scene has ended nothing counts any more: no failure, reward 0, clearance 100 m; a scene in which
-    nothing is logged after the start counts to its end. Compiled once a size. ConfigError: no bank, a policy made for another world.
+    nothing is logged after the start counts to its end. Compiled once a size. ConfigError: no bank, a policy made for
+    another world. DataError: scenes without an ego at their start. NumericsError: actions that are not finite.
     """
     if np.ndim(bank.log.x) != 3:
         raise ConfigError("expected scenes stacked by learn.make_bank")
     contract = getattr(driver, "contract", None)
     if contract is not None:
-        contract.check(world.config, float(np.max(bank.dt)))
+        steps = np.asarray(bank.dt)
+        contract.check(world.config, float(steps[np.abs(steps - contract.dt).argmax()]))
+    _check_egos(bank)
     chunk = _CPU_CHUNK if jax.default_backend() == "cpu" else _CHUNK
-    drives = _drive(world, on_device(bank), driver, key, min(chunk, bank.log.x.shape[0]))
-    return jax.tree.map(np.asarray, drives)
+    drives = jax.tree.map(np.asarray, _drive(world, on_device(bank), driver, key, min(chunk, bank.log.x.shape[0])))
+    lost = np.flatnonzero(~np.isfinite(drives.u).all((1, 2)))
+    if len(lost):
+        step = int(np.isfinite(drives.u[lost[0]]).all(1).argmin())
+        raise NumericsError(f"the driver gave NaN or infinity in {_listed(bank, lost)}, first at decision {step}")
+    return drives
+
+
+def _check_egos(bank: Scene) -> None:
+    starts = np.asarray(bank.log.valid)[np.arange(len(bank.start)), np.asarray(bank.start)]
+    without = np.flatnonzero(~(starts & np.asarray(bank.objects.is_sdc)).any(1))
+    if len(without):
+        raise DataError(f"no ego at the start of {_listed(bank, without)}: leave these scenes out, or use `entire`")
+
+
+def _listed(bank: Scene, rows: Int[np.ndarray, " K"]) -> str:
+    names = [bytes(row).rstrip(b"\0").decode("ascii", "replace") for row in np.asarray(bank.scene_id)[rows[:4]]]
+    return f"{len(rows)} scenes ({', '.join(names)}{', ...' if len(rows) > 4 else ''})"
 
 
 @eqx.filter_jit
