@@ -35,7 +35,8 @@ def need_of(config: BCSACConfig | DQNConfig, world: World, seeds: int, scenes: S
     """What a training needs; nothing is computed, and networks are those of `init`."""
     init = bc_sac.init if isinstance(config, BCSACConfig) else dqn.init
     state: Any = eqx.filter_eval_shape(lambda key: init(config, world, key), jax.random.key(0))  # pyright: ignore[reportArgumentType]
-    everything, replay = _bytes(state), _bytes((state.replay, getattr(state, "priority", None)))
+    ring = state.replay
+    everything, replay = _bytes(state), _bytes((ring.obs, ring.action, ring.reward, getattr(state, "priority", None)))
     horizon = world.config.horizon
     collected = 4 * ((horizon + 1) * world.observation_size + 3 * horizon)
     bank = len(scenes) * max((sum(leaf.nbytes for leaf in jax.tree.leaves(scene)) for scene in scenes), default=0)
