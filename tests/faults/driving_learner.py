@@ -3,6 +3,7 @@
 
 import sys
 import time
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -24,15 +25,18 @@ LEARNERS = {
 
 @cache
 def data():
-    """Learning scenes of two families, and labels that need not mean anything."""
+    """Two learning scenes, one with nothing but its ego, and labels that need not mean anything."""
+    from gleanings.driving.compile import compile_scene
     from gleanings.driving.crop import crop_scene
-    from gleanings.driving.families import make_scenes
+    from gleanings.driving.families import make_raw
     from gleanings.driving.learn.demos import Demonstrations
     from gleanings.driving.observation import observation_size
     from gleanings.driving.routes import with_lane_route
 
     rng, size = np.random.default_rng(0), observation_size(SEEN)
-    scenes = [crop_scene(with_lane_route(make_scenes(family)[0])) for family in ("straight", "curve")]
+    raw, other = make_raw("straight"), make_raw("curve")
+    alone = replace(other, tracks=(other.tracks[other.sdc],), sdc=0, predict=(), interest=(), goals=())
+    scenes = [crop_scene(with_lane_route(compile_scene(one))) for one in (raw, alone)]
     obs, action = rng.normal(size=(16, size)).astype(np.float32), rng.uniform(-0.9, 0.9, (16, 2)).astype(np.float32)
     rows = np.arange(16, dtype=np.int32)
     return scenes, Demonstrations(obs, action, np.ones((16, 2), bool), rows, rows)

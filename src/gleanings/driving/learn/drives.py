@@ -54,7 +54,8 @@ def drive(world: World, bank: Scene, driver: Any, key: Key[Array, ""]) -> Drives
     driver(scene, state, observation, key) -> u. Scene i has the key fold_in(key, i), however many run together.
     Once the log of a scene has ended nothing counts any more: no failure, reward 0, clearance 100 m; a scene in which
     nothing is logged after the start counts to its end. Compiled once a size. ConfigError: no bank, a policy made for
-    another world. DataError: scenes without an ego at their start. NumericsError: actions that are not finite.
+    another world, actions of another shape. DataError: scenes without an ego at their start. NumericsError: actions
+    that are not finite; others are clipped.
     """
     if np.ndim(bank.log.x) != 3:
         raise ConfigError("expected scenes stacked by learn.make_bank")
@@ -107,6 +108,8 @@ def _episode(world: World, scene: Scene, driver: Any, key: Array) -> Drives:
     def body(carry: tuple[SimState, Array], _: None) -> tuple[tuple[SimState, Array], Any]:
         state, seen = carry
         u = driver(scene, state, seen, jax.random.fold_in(jax.random.fold_in(key, state.t), 1))
+        if jnp.shape(u) != (2,):
+            raise ConfigError(f"the driver gives actions of shape {jnp.shape(u)}; expected (2,), in [-1, 1]")
         after, decision = world.decide(scene, state, u, key)
         counts = state.t < last
         kept = decision._replace(

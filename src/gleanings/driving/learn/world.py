@@ -78,10 +78,7 @@ class World(eqx.Module):
 
         Braking ends in standing, never in reverse. What exceeds the range of u is clipped; where u is not finite the
         ego coasts. The reward is the mean over the steps, and with `progress_weight` what is gained along the route.
-        ConfigError: u of another shape.
         """
-        if jnp.shape(u) != (2,):
-            raise ConfigError(f"an action has shape {jnp.shape(u)}; expected (2,): acceleration and curvature in [-1, 1]")
         slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
         action = physical(jnp.clip(u, -1.0, 1.0), along(state.pose)[slot])
         arc = state.arc[slot]
