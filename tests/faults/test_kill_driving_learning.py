@@ -54,8 +54,10 @@ def _assert_same_bits(one, other):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("seeds", [2, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("algorithm", ["bc-sac", "dqn"])
+@pytest.mark.parametrize(
+    ("algorithm", "seeds"),
+    [("bc-sac", 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("dqn", 2), ("bc-sac", 4), ("dqn", 4)))],
+)
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, algorithm, seeds):
     saved = _kill([str(tmp_path / "cut"), algorithm, str(seeds)], tmp_path / "cut", _LAST)
     again, whole = (_LEARNER["run"](tmp_path / name, algorithm, seeds) for name in ("cut", "whole"))
