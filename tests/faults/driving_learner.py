@@ -46,7 +46,7 @@ def run(folder, algorithm, seeds, pause_s=0.0):
     """The last event of a run that goes on where it was left."""
     from gleanings.driving.learn.training import train
 
-    scenes, demos = data()
+    (scenes, demos), event = data(), None
     options = {"world": WORLD, "seeds": range(seeds), "save_every": 1, "progress": False, "resume": True}
     for event in train(LEARNERS[algorithm], scenes, demos, directory=folder, **options):  # noqa: B007
         time.sleep(pause_s)

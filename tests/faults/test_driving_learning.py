@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +30,13 @@ def test_members_that_are_not_finite_are_named(value):
         bad = jnp.where((state["step"] + 1 == BAD) & (jnp.arange(4) % 2 == 1), value, 0.0)
         return {"w": state["w"] + bad[:, None], "step": state["step"] + 1}, {"seed-7/loss": bad[3]}
 
-    state, options = {"w": jnp.zeros((4, 3)), "step": jnp.zeros(4, jnp.int32)}, {"steps": 40, "seed": 0}
+    state = {"w": jnp.zeros((4, 3)), "step": jnp.zeros(4, jnp.int32)}
     names = tuple(f"seed {seed}" for seed in (2, 3, 5, 7))
     with pytest.raises(NumericsError, match=f"step {BAD}: .* in seed 3, seed 7 ") as caught:
-        list(fit(update, state, members=names, progress=False, **options))
+        list(fit(update, state, steps=40, seed=0, members=names, progress=False))
     assert caught.value.names == ("metrics/seed-7/loss", "w")
     with pytest.raises(ConfigError, match="members: 3 are named"):
-        fit(update, state, members=names[:3], **options)
+        fit(update, state, steps=40, seed=0, members=names[:3])
 
 
 SETTINGS = """
@@ -80,8 +81,8 @@ def test_settings_that_cannot_be_meant_are_refused_before_jax_is_loaded():
 @pytest.mark.parametrize("learner", [BCSACConfig(), DQNConfig()], ids=["bc-sac", "dqn"])
 def test_what_does_not_fit_in_memory_is_told_with_what_would(learner):
     world, scenes = World(), family_scenes()[:2] * 50
-    module = bc_sac if isinstance(learner, BCSACConfig) else dqn
-    state = jax.eval_shape(lambda: module.init(learner, world, jax.random.key(0)))
+    init: Any = bc_sac.init if isinstance(learner, BCSACConfig) else dqn.init
+    state = jax.eval_shape(lambda: init(learner, world, jax.random.key(0)))
     need = need_of(learner, world, 4, scenes)
     held = 4 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     bank = sum(leaf.nbytes for leaf in jax.tree.leaves(make_bank(scenes)))
@@ -101,4 +102,4 @@ def test_what_does_not_fit_in_memory_is_told_with_what_would(learner):
         assert more > free
     with pytest.raises(ConfigError, match="nothing fits; take fewer seeds or scenes"):
         check_memory(learner, world, 4, scenes, need.total(1, 1) - 1)
-    assert free_bytes() is None or free_bytes() > 2**20
+    assert (free_bytes() or 2**30) > 2**20

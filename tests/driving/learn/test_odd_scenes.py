@@ -39,17 +39,16 @@ def odd(name: str) -> Scene:
     raw = make_raw("straight")
     if name == "short":
         return compile_scene(dataclasses.replace(raw, times=raw.times[:16], tracks=tuple(map(_cut, raw.tracks))))
-    ego, drop = raw.tracks[raw.sdc], {"no lanes": ("lane",), "no edges": ("road_edge",), "no map": ("lane", "road_edge")}
-    features = tuple(one for one in raw.features if one.kind not in drop.get(name, ()))
+    lacking = {"no lanes": ("lane",), "no edges": ("road_edge",), "no map": ("lane", "road_edge")}.get(name, ())
+    ego, steps = raw.tracks[raw.sdc], len(raw.times)
+    others = tuple(one for one in raw.tracks if one is not ego)
     if name == "start only":
-        ego = dataclasses.replace(ego, valid=np.arange(len(raw.times)) == raw.start)
+        ego = dataclasses.replace(ego, valid=np.arange(steps) == raw.start)
     if name == "never":
-        ego = dataclasses.replace(ego, **empty_track(len(raw.times)))
-    others = () if name in ("alone", "start only") else tuple(one for one in raw.tracks if one is not raw.tracks[raw.sdc])
-    lights = () if "lane" in drop.get(name, ()) else raw.lights
-    return compile_scene(
-        RawScene(name, raw.times, raw.start, (ego, *others), features, lights, 0, source=raw.source, licence=raw.licence)
-    )
+        ego = dataclasses.replace(ego, **empty_track(steps))
+    tracks = (ego,) if name in ("alone", "start only") else (ego, *others)
+    features = tuple(one for one in raw.features if one.kind not in lacking)
+    return compile_scene(RawScene(name, raw.times, raw.start, tracks, features, sdc=0, source=raw.source))
 
 
 def _cut(track: RawTrack) -> RawTrack:
@@ -90,7 +89,6 @@ def test_they_are_driven():
     assert np.isfinite(found.progress_ratio).tolist() == [True] * 5 + [False] * 2  # 5 m of log are needed
     assert np.isnan(found.ade_m[6])
     assert not drives.reward[5, 3:].any()
-
 
 
 def test_actions_beyond_the_range_are_clipped_and_what_is_no_number_coasts_and_is_an_error():
