@@ -162,12 +162,12 @@ def nothing(draw: Draw) -> list[Actor] | None:
     if draw.rng.uniform() < 0.5:
         speed = draw.speed * draw.between(0.9, 1.05)
         rate = draw.between(0.2, 0.8)
-        v = speeds(speed, (draw.between(0, 4), -rate, 0.75 * speed), (draw.between(4, 7), rate, speed))
+        v = speeds(speed, (draw.between(0.0, 4.0), -rate, 0.75 * speed), (draw.between(4.0, 7.0), rate, speed))
         actors.append(_ahead(draw, max(8.0, draw.speed * draw.between(1.6, 3.0)), v))
     if draw.rng.uniform() < 0.4 and np.isinf(draw.site.entry) and not _drivable(draw, -LANE):
         size = draw.car()
         edge = -_HALF - draw.between(0.15, 0.45)
-        actors.append(_parked(draw, draw.arc + draw.between(25, 80), edge - size[1] / 2, size))
+        actors.append(_parked(draw, draw.arc + draw.between(25.0, 80.0), edge - size[1] / 2, size))
     return None if any(actor is None for actor in actors) else actors
 
 
