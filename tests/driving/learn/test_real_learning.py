@@ -40,16 +40,18 @@ def trained(scenes: list[Scene], folder: Path) -> Policy:
 
 
 def shown(fragment: str) -> dict[str, np.ndarray]:
-    """Poses of the ego at each frame of the first panel of a clip."""
+    """Poses of the ego at each frame of the first panel of a clip; where it never leaves its log they are those."""
     (data,) = re.findall(r"\{\"dt\".*\}", fragment)
     payload = json.loads(data)
-    panel = payload["rollouts"][0]
-    place = panel["slots"].index(payload["ego"])
+    panel, ego = payload["rollouts"][0], payload["ego"]
+    left = ego in panel["slots"]
+    place, pose = (panel["slots"].index(ego), panel["pose"]) if left else (ego, payload["log"])
+    rows = slice(None) if left else slice(payload["first"], None, payload["every"])
     found = {}
     for name in ("x", "y", "yaw"):
-        kind, scale, text = panel["pose"][name]
+        kind, scale, text = pose[name]
         values = np.frombuffer(base64.b64decode(text), {"i16": "<i2", "f32": "<f4"}[kind]) * scale
-        found[name] = values.reshape(panel["frames"], -1)[:, place]
+        found[name] = values.reshape(panel["frames"] if left else payload["steps"], -1)[rows, place]
     return found
 
 
