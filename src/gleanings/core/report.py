@@ -1,5 +1,8 @@
 """Reports: one self-contained HTML file with inline SVG, for light and dark screens, phones and paper."""
 
+import base64
+import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,10 @@ class Report:
         """A figure from this module, or several side by side, with one caption. The SVG is not escaped."""
         return self._add("figure", svgs=[svg] if isinstance(svg, str) else list(svg), caption=caption)
 
+    def fragment(self, html: str, caption: str = "") -> "Report":
+        """HTML as it is, such as a clip. Its inline scripts are the only ones that the page lets run."""
+        return self._add("fragment", html=html, caption=caption)
+
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> "Report":
         """A table as made by the function `table`, with a caption."""
         from markupsafe import Markup
@@ -62,10 +69,20 @@ class Report:
 
     def save(self, path: Path) -> Path:
         """Write the page atomically, make its folder if need be, and return the path."""
-        html = page("report.html", title=self.title, subtitle=self.subtitle, blocks=self._blocks)
+        fragments = (block["html"] for kind, block in self._blocks if kind == "fragment")
+        scripts = {digest for html in fragments for digest in _scripts(html)}
+        html = page(
+            "report.html", title=self.title, subtitle=self.subtitle, blocks=self._blocks, scripts=sorted(scripts)
+        )
         write_text(Path(path), html)
         return Path(path)
 
     def _add(self, kind: str, **block: Any) -> "Report":
         self._blocks.append((kind, block))
         return self
+
+
+def _scripts(html: str) -> set[str]:
+    """What a content security policy calls the inline scripts of a fragment."""
+    found = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    return {f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in found}

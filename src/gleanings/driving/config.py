@@ -83,7 +83,9 @@ class ObserveConfig:
     radius_m: float = 60.0
     """Road points, objects and stop lines beyond are masked."""
     route: int = 40
-    """Points of the path ahead, 2 m apart."""
+    """Points of the path ahead."""
+    spacing_m: float = 2.0
+    """Between them."""
     line_of_sight: bool = False
     """Objects behind others are masked: all five lines, to centre and corners, cross another box."""
 

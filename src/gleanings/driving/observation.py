@@ -23,7 +23,6 @@ from gleanings.driving.state import SimState
 from gleanings.driving.visibility import hidden
 
 _SLOPE = 0.1  # heights further apart than GATE_M + _SLOPE * distance are another level of the road
-_SPACING_M = 2.0  # between points of the path
 _EDGE = 2  # kind of the road edge in `Scene.road`
 _COLOUR = {Light.ARROW_CAUTION: 2, Light.CAUTION: 2, Light.FLASHING_CAUTION: 2, Light.ARROW_GO: 3, Light.GO: 3}
 _COLOUR |= {Light.STOP: 1, Light.ARROW_STOP: 1, Light.FLASHING_STOP: 1, Light.UNKNOWN: 0}
@@ -37,8 +36,8 @@ class Observation(NamedTuple):
     path, speed limit there (0: unknown), `raw.Kind`. others [K, H, 9], nearest first, frames newest first: x, y, cosine
     and sine of the heading, velocity minus the ego's present one (2), length, width, `raw.Kind`. road [R, 7], nearest
     first: x, y, direction (2), height above the ego's foot, kind as in `scene.Road`, 1 at the road edge. lights [S, 8],
-    nearest first: stop point, cosine and sine of its lane, 1 for unknown, red, amber or green. path [Q, 3], 2 m apart,
-    the first 2 m ahead: x, y, speed limit (0: unknown); up to the end of the path. alive: whether the ego is in the
+    nearest first: stop point, cosine and sine of its lane, 1 for unknown, red, amber or green. path [Q, 3], evenly
+    spaced from the ego on: x, y, speed limit (0: unknown); up to the end of the path. alive: whether the ego is in the
     scene; if not, all is 0 and False.
 
     Seen is what lies within `radius_m` (centre to centre, in plan) and not on another level: heights of the feet differ
@@ -150,8 +149,8 @@ def _tables(scene: Scene, state: SimState, config: ObserveConfig) -> _Tables:
 
 def _frames(state: SimState, config: ObserveConfig) -> Trajectory:
     """The present poses and those of the ring, newest first: [H, N]."""
-    if min(config.objects, config.road, config.lights, config.route) < 0 or config.frames < 1:
-        raise ConfigError(f"{config}: sizes are 0 or more, frames 1 or more")
+    if min(config.objects, config.road, config.lights, config.route) < 0 or config.frames < 1 or config.spacing_m <= 0:
+        raise ConfigError(f"{config}: sizes are 0 or more, frames 1 or more, spacing_m above 0")
     past, kept = config.frames - 1, 0 if state.ring is None else state.ring.x.shape[0]
     if kept < past:
         raise ConfigError(f"frames={config.frames} needs SimConfig(history={past}) or more; it is {kept}")
@@ -230,7 +229,7 @@ def _path(
 ) -> tuple[Float32[Array, "8"], Float32[Array, "Q 3"], Bool[Array, " Q"]]:
     """The ego's own features, which need its path, and the path ahead."""
     x, y, z, limits, length, closed = (jnp.asarray(field)[slot] for field in scene.paths[:6])
-    ahead = state.arc[slot] + _SPACING_M * jnp.arange(config.route + 1, dtype=jnp.float32)
+    ahead = state.arc[slot] + config.spacing_m * jnp.arange(config.route + 1, dtype=jnp.float32)
     arc = wrap_arc(ahead, jnp.full_like(ahead, length), jnp.full(ahead.shape, closed))
     known = (length > 0) & (closed | (arc <= length))
     point = path_point(x[None], y[None], z[None], arc[None])

@@ -106,7 +106,7 @@ def crash_or_drive():
 
 
 class Table(eqx.Module):
-    """A number for each state and action; called with an action it is a critic, without a Q-network or an actor."""
+    """A number for each state and action; called with actions it is a critic, without a Q-network or an actor."""
 
     values: jax.Array
 
@@ -114,5 +114,9 @@ class Table(eqx.Module):
         row = obs @ self.values
         if u is None:
             return row
-        i, j = GRID.index(u)
-        return row[i * GRID.bins[1] + j]
+        return jnp.vectorize(_entry, signature="(a),(b)->()")(row, u)
+
+
+def _entry(row, u):
+    i, j = GRID.index(u)
+    return row[i * GRID.bins[1] + j]

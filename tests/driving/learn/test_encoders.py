@@ -10,8 +10,9 @@ from gleanings.core.errors import ConfigError
 from gleanings.driving.learn.config import NetConfig
 from gleanings.driving.learn.encoders import Attention, DeepSetEncoder, Group, SetNet, inputs, make_encoder
 from gleanings.driving.learn.layers import Dense, Norm, initialised
+from gleanings.driving.observation import unflatten
 
-KINDS = ("deep-set", "attention")
+KINDS = ("deep-set", "attention", "flat")
 GROUPS = ("others", "road", "lights")
 
 
@@ -63,7 +64,8 @@ def test_order_and_padding_do_not_count(kind):
         a, b, c, other = features(
             encoder, seen, permuted(seen, seed), with_padding_filled(seen), observation(seed + 10)
         )
-        np.testing.assert_allclose(b, a, atol=1e-5)
+        if kind != "flat":
+            np.testing.assert_allclose(b, a, atol=1e-5)
         np.testing.assert_allclose(c, a, atol=1e-5)
         assert np.abs(other - a).max() > 1e-2
         assert a.shape == (encoder.size,)
@@ -97,6 +99,23 @@ def test_without_the_route_nothing_of_it_is_seen(kind):
     np.testing.assert_array_equal(a, b)
     a, b = features(with_route, seen, moved)
     assert np.abs(a - b).max() > 1e-2
+
+
+def test_the_flat_encoder_scales_what_there_is():
+    seen = observation(3)
+    found = unflatten(features(build("flat"), seen)[0], SMALL)
+    np.testing.assert_allclose(found.ego[:2], seen.ego[:2] / 10, rtol=1e-5)
+    np.testing.assert_allclose(found.road[:, :2], seen.road_mask[:, None] * seen.road[:, :2] / 20, rtol=1e-5)
+    np.testing.assert_allclose(found.others[..., 4:6], seen.others_mask[..., None] * seen.others[..., 4:6] / 10)
+    np.testing.assert_array_equal(found.path_mask, seen.path_mask)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_leading_axes_are_a_batch(kind):
+    encoder = build(kind)
+    rows = np.stack([flat(observation(seed)) for seed in range(6)])
+    found = jax.jit(lambda encoder, rows: encoder(rows))(encoder, rows.reshape(2, 3, -1))
+    np.testing.assert_allclose(found.reshape(6, -1), encoded(encoder, rows), atol=1e-5)
 
 
 def test_inputs_are_scaled_and_keep_kinds_apart():

@@ -26,7 +26,7 @@ def net(kind):
     return NetConfig(encoder=kind, width=8, trunk=(16, 16), heads=2, latents=3, blocks=1)
 
 
-@pytest.mark.parametrize("kind", ["deep-set", "attention"])
+@pytest.mark.parametrize("kind", ["deep-set", "attention", "flat"])
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: type(head).__name__)
 def test_every_head_on_every_encoder_fits(head, kind):
     """Shapes and types of all that a learner asks of an actor; numbers are in the tests of heads and encoders."""

@@ -52,7 +52,7 @@ def bc_loss(
     actor: Actor, obs: Float32[Array, "B D"], action: Float32[Array, "B 2"], mask: Array
 ) -> tuple[Array, Array]:
     """Mean negative log-likelihood of the labels, and the heads' parameters [B, P]."""
-    params = jax.vmap(actor)(obs)
+    params = actor(obs)
     return -jax.vmap(actor.head.log_prob)(params, action, mask).mean(), params
 
 

@@ -42,8 +42,8 @@ class Critics(eqx.Module):
         return jax.vmap(lambda critic: critic(obs, u))(self.each)
 
     def rows(self, obs: Float32[Array, "B D"], u: Float[Array, "B 2"]) -> Float[Array, "J B"]:
-        """Values of an action in each of many states; a fifth faster on a CPU than `jax.vmap` of a call."""
-        return jax.vmap(lambda critic: jax.vmap(critic)(obs, u))(self.each)
+        """Values of an action in each of many states."""
+        return jax.vmap(lambda critic: critic(obs, u))(self.each)
 
 
 class State(eqx.Module):
@@ -107,13 +107,12 @@ def rl_loss(
 ) -> tuple[Scalar, Scalar]:
     """Mean over rows of E_u[alpha log pi(u | s) - min_j Q_j(s, u)], and of E_u[log pi(u | s)]."""
 
-    def terms(obs: Array, key: Array) -> tuple[Array, Array]:
-        params = actor(obs)
+    def terms(obs: Array, params: Array, key: Array) -> tuple[Array, Array]:
         same_key = jax.random.clone(key)  # so that both see the same action, which is drawn once
         log_prob = head.actor_loss(params, lambda u: jnp.zeros(()), 1.0, same_key)
         return head.actor_loss(params, _least(critics, obs), alpha, key), lax.stop_gradient(log_prob)
 
-    loss, log_prob = jax.vmap(terms)(obs, jax.random.split(key, len(obs)))
+    loss, log_prob = jax.vmap(terms)(obs, actor(obs), jax.random.split(key, len(obs)))
     return loss.mean(), log_prob.mean()
 
 

@@ -2,10 +2,12 @@
 
 import datetime
 import json
-from collections.abc import Sequence
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.learn.config import (
@@ -20,13 +22,13 @@ from gleanings.driving.learn.config import (
 )
 
 if TYPE_CHECKING:
-    from gleanings.driving.learn.demos import Audit, Demonstrations
+    from gleanings.driving.learn.material import Material
     from gleanings.driving.scene import Scene
 
 _LEARNERS = {"bc": BCConfig, "sac": sac_config, "bc-sac": BCSACConfig, "dqn": DQNConfig}
 
 
-def demos(scenes: str, out: Path, limit: int | None = None, edge_m: float = 0.5) -> None:
+def demos(scenes: str, out: Path, limit: int | None = None, edge_m: float = 0.5, clearance_m: float = 1.0) -> None:
     """Cut learning scenes out of logs, label them, and write demonstrations and their audit.
 
     Raises: DataError for files that cannot be read; ConfigError for logs that cannot be learnt from.
@@ -36,10 +38,14 @@ def demos(scenes: str, out: Path, limit: int | None = None, edge_m: float = 0.5)
         out: Folder for demos.npz and demos.json.
         limit: Read at most so many scenes.
         edge_m: Distance to the road edge below which the reward falls.
+        clearance_m: Distance to other boxes below which the reward falls.
     """
     import numpy as np
 
-    found, audit, _ = _demonstrated(_cut(scenes, limit), WorldConfig(edge_m=edge_m), DemoConfig())
+    from gleanings.driving.learn.demos import make_demonstrations
+    from gleanings.driving.learn.world import World
+
+    found, audit = make_demonstrations(_cut(scenes, limit), World(WorldConfig(edge_m=edge_m, clearance_m=clearance_m)))
     out.mkdir(parents=True, exist_ok=True)
     np.savez(out / "demos.npz", **found._asdict())
     (out / "demos.json").write_text(json.dumps(asdict(audit), indent=1) + "\n")
@@ -54,11 +60,14 @@ def train(
     others: Others = "log",
     iterations: int | None = None,
     count: int = 256,
+    with_generated: int = 0,
     limit: int | None = None,
     edge_m: float = 0.5,
+    clearance_m: float = 1.0,
     resume: bool = False,
+    report: bool = True,
 ) -> None:
-    """Train a driving policy for several seeds; checkpoints, metrics and policies go to a run directory.
+    """Train a driving policy for several seeds and judge it in test scenes: checkpoints, metrics, policies, report.
 
     Ctrl-C saves and stops; --resume with the same options continues, bit for bit.
 
@@ -71,33 +80,51 @@ def train(
         seeds: Policies trained side by side.
         others: What the other objects do while it drives: their log, or IDM.
         iterations: Iterations; that of the algorithm if not given.
-        count: Hazards to generate.
+        count: Hazards to generate for training, without --scenes; as many again for validation and testing.
+        with_generated: Hazards to train on beside the logs, reported apart.
         limit: Read at most so many scenes.
         edge_m: Distance to the road edge below which the reward falls.
+        clearance_m: Distance to other boxes below which the reward falls.
         resume: Go on with the run in `out`.
+        report: Drive the test scenes at the end and write report.html.
     """
-    if seeds < 1 or count < 1:
-        raise ConfigError("seeds and count are at least 1")
+    if seeds < 1 or count < 1 or with_generated < 0:
+        raise ConfigError("seeds and count are at least 1, with-generated at least 0")
+    if with_generated and scenes is None:
+        raise ConfigError("--with-generated adds hazards to --scenes; without logs --count says how many there are")
     learner = _LEARNERS[algorithm]()
     learner = learner if iterations is None else replace(learner, iterations=iterations)
     folder = out or Path("runs") / f"learn-{datetime.datetime.now():%Y-%m-%d-%H%M%S}"
-    world = WorldConfig(others=others, edge_m=edge_m)
-    from gleanings.driving.learn.split import split_scenes
+    _check_folder(folder, resume)
+    world = WorldConfig(others=others, edge_m=edge_m, clearance_m=clearance_m)
+    from gleanings.driving.learn.run import demonstrate, finish
     from gleanings.driving.learn.training import train as events
 
-    split = split_scenes(_hazards(count) if scenes is None else _cut(scenes, limit), seed=0, fractions=(0.8, 0.2, 0, 0))
-    labelled, _, kept = _demonstrated(split.train, world, DemoConfig())
-    options: dict[str, Any] = {"world": world, "seeds": range(seeds), "validation": split.validation}
+    _keep_programs()
+    material = _material(scenes, limit, count, with_generated)
+    for note in material.notes:
+        print(f"note: {note}", file=sys.stderr)
+    # Where nothing is rewarded it does not matter that the reward would punish the logs.
+    config = DemoConfig(max_audit=1.0) if algorithm == "bc" else DemoConfig()
+    labelled, audits = demonstrate(material, world, config)
+    options: dict[str, Any] = {"world": world, "seeds": range(seeds), "validation": material.split.validation}
     metrics: dict[str, float] = {}
-    for event in events(learner, kept, labelled, directory=folder, resume=resume, **options):
+    for event in events(learner, material.split.train, labelled, directory=folder, resume=resume, **options):
         metrics = event.metrics
     shown = sorted(item for item in metrics.items() if not item[0].startswith("seed-"))
     print("\n".join(f"{name:<22}{value:.4g}" for name, value in shown))
     print(f"policies: {folder / 'artifacts'}")
+    if report:
+        print(f"report: {finish(folder, material, audits, _say)}")
 
 
 def evaluate(
-    policy: Path, scenes: str | None = None, others: str = "log", count: int = 256, limit: int | None = None
+    policy: Path,
+    scenes: str | None = None,
+    others: str = "log",
+    count: int = 128,
+    limit: int | None = None,
+    out: Path | None = None,
 ) -> None:
     """Drive scenes with a trained policy and print failures, progress and comfort with intervals.
 
@@ -109,22 +136,74 @@ def evaluate(
         others: What the others do, log or idm, or both with a comma.
         count: Hazards to generate.
         limit: Read at most so many scenes.
+        out: Folder for evaluation.json, and report.html with clips of the worst failures.
     """
     from gleanings.driving.learn.evaluate import evaluate_policy
     from gleanings.driving.learn.policy import load_policy
 
     loaded = load_policy(policy)
-    found = _hazards(count, seed=1) if scenes is None else _cut(scenes, limit)
-    print(evaluate_policy(loaded, found, others=tuple(part.strip() for part in others.split(","))).table())
+    _keep_programs()
+    found = _hazards(count) if scenes is None else _cut(scenes, limit)
+    worlds = tuple(part.strip() for part in others.split(","))
+    if out is None:
+        print(evaluate_policy(loaded, found, others=worlds).table())
+        return
+    from gleanings.driving.learn.run import evaluate_into
+
+    table, page = evaluate_into(out, loaded, found, worlds, scenes or "generated hazards", _say)
+    print(f"{table}\nreport: {page}")
 
 
-COMMANDS: dict[str, Any] = {"demos": demos, "train": train, "evaluate": evaluate}
+def export(run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")], out: Path, seed: int = 0) -> None:
+    """Write the policy of one seed out of the last checkpoint of a run, as RUN/artifacts/policy-SEED.
+
+    Raises: ConfigError for a folder that is no finished run, or has no such seed; CheckpointError for a damaged one.
+
+    Args:
+        run: Folder of the run.
+        out: Folder of the policy.
+        seed: Seed that was trained.
+    """
+    from gleanings.driving.learn.exporting import export_run
+
+    print(export_run(run, seed, out))
 
 
-def _hazards(count: int, seed: int = 0) -> "list[Scene]":
+COMMANDS: dict[str, Any] = {"demos": demos, "train": train, "evaluate": evaluate, "export": export}
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    """ConfigError for a run that is there, before scenes are made for minutes."""
+    if not resume and (folder / "config.json").exists():
+        raise ConfigError(f"{folder} holds a run: go on with it by --resume, or choose another folder")
+
+
+def _keep_programs() -> None:
+    from gleanings.driving.run import _keep_programs
+
+    _keep_programs()
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"... {text}", file=sys.stderr)
+
+
+def _material(scenes: str | None, limit: int | None, count: int, with_generated: int) -> "Material":
+    from gleanings.driving.learn.material import joined, of_hazards, of_logs
+
+    if scenes is None:
+        _say("generating hazards")
+        return of_hazards(count)
+    logs = of_logs(_cut(scenes, limit))
+    return joined(logs, of_hazards(with_generated)) if with_generated else logs
+
+
+def _hazards(count: int) -> "list[Scene]":
+    """Those that `train` tests with."""
     from gleanings.driving.learn.hazards import make_hazards
 
-    return make_hazards(seed=seed, count=count)[0]
+    return make_hazards(seed=3, count=count)[0]
 
 
 def _cut(source: str, limit: int | None) -> "list[Scene]":
@@ -140,13 +219,3 @@ def _cut(source: str, limit: int | None) -> "list[Scene]":
         reasons = ", ".join(f"{count} {name}" for name, count in skipped.most_common()) or "no vehicle travels 30 m"
         raise ConfigError(f"{source} holds no scene to learn from ({reasons})")
     return found
-
-
-def _demonstrated(
-    scenes: "Sequence[Scene]", world: WorldConfig, config: DemoConfig
-) -> "tuple[Demonstrations, Audit, Sequence[Scene]]":
-    from gleanings.driving.learn.demos import make_demonstrations
-    from gleanings.driving.learn.world import World
-
-    labelled, audit = make_demonstrations(scenes, World(world), config)
-    return labelled, audit, scenes

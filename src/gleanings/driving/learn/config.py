@@ -12,7 +12,7 @@ from gleanings.driving.config import ObserveConfig
 
 Algorithm = Literal["bc", "sac", "bc-sac", "dqn"]
 HeadName = Literal["gaussian", "mixture", "categorical"]
-EncoderName = Literal["deep-set", "attention"]
+EncoderName = Literal["deep-set", "attention", "flat"]
 Others = Literal["log", "idm"]
 
 
@@ -54,7 +54,7 @@ def _check_values(config: Any) -> None:
         )
 
 
-_SEEN = ObserveConfig(objects=6, frames=2, road=16, lights=1, route=10, line_of_sight=True)
+_SEEN = ObserveConfig(objects=6, frames=2, road=16, lights=1, route=10, spacing_m=5.0, line_of_sight=True)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class NetConfig:
     """Encoder and trunk, of actor and critics alike but with weights of their own."""
 
     encoder: EncoderName = "deep-set"
-    """Sets of objects and points by masked maximum and mean, or latents that attend to them."""
+    """Sets of objects and points by masked maximum and mean, latents that attend to them, or all numbers in a row."""
     width: int = 32
     """Features of an object or a point."""
     trunk: tuple[int, ...] = (128, 128)

@@ -1,8 +1,9 @@
 """From a flat observation to features: sets of objects, road points, lights, and the route. The family of encoders.
 
-A batch is one matrix product per layer under `jax.vmap`. Inputs are scaled by constants: positions by 20 m, speeds by
-10 m/s, distance from the route by 2 m, sizes by 5 and 2 m. Source: arXiv 2212.11419 (attention over groups) and design
-page 3.11; sizes are ours. Without the route also the ego's offset and heading relative to it are hidden.
+A batch is one matrix product per layer, as leading axes or under `jax.vmap`; gradients of leading axes are faster.
+Inputs are scaled by constants: positions by 20 m, speeds by 10 m/s, distance from the route by 2 m, sizes by 5 and 2 m.
+Source: arXiv 2212.11419 (attention over groups) and design page 3.11; sizes are ours. Without the route also the ego's
+offset and heading relative to it are hidden.
 """
 
 import abc
@@ -16,9 +17,10 @@ from jaxtyping import Array, Bool, Float, Float32
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import ObserveConfig
+from gleanings.driving.learn._relations import COUNT, relations
 from gleanings.driving.learn.config import NetConfig
 from gleanings.driving.learn.layers import Dense, Norm
-from gleanings.driving.observation import unflatten
+from gleanings.driving.observation import flatten, observation_size, unflatten
 
 _EGO = (0.1, 0.1, 0.2, 0.5, 0.5, 1.0, 0.1)  # speeds, size, offset and heading relative to the route, speed limit
 _MOVING = (0.05, 0.05, 1.0, 1.0, 0.1, 0.1)  # position, direction, velocity
@@ -32,8 +34,8 @@ _OF_ROUTE = (4, 5)  # features of the ego
 class Group(NamedTuple):
     """Rows of scaled features, and which there are."""
 
-    rows: Float[Array, "R F"]
-    mask: Bool[Array, " R"]
+    rows: Float[Array, "*batch R F"]
+    mask: Bool[Array, "*batch R"]
 
 
 class Inputs(NamedTuple):
@@ -46,23 +48,25 @@ class Inputs(NamedTuple):
     path: Group
 
 
-def inputs(obs: Float32[Array, " D"], observe: ObserveConfig, use_route: bool = True) -> Inputs:
+def inputs(obs: Float32[Array, "*batch D"], observe: ObserveConfig, use_route: bool = True) -> Inputs:
     """Scaled features of a flat observation. An object has one row with all its frames and which of them there are."""
     seen = unflatten(obs, observe)
-    ego = seen.ego[:7] * jnp.asarray(_EGO)
-    ego = ego if use_route else ego.at[jnp.asarray(_OF_ROUTE)].set(0.0)
+    ego = seen.ego[..., :7] * jnp.asarray(_EGO)
+    ego = ego if use_route else ego.at[..., jnp.asarray(_OF_ROUTE)].set(0.0)
     frames = jnp.where(seen.others_mask[..., None], seen.others[..., :6] * jnp.asarray(_MOVING), 0.0)
-    now = seen.others[:, 0]
+    now = seen.others[..., 0, :]
     others = [
-        frames.reshape(observe.objects, 6 * observe.frames),
+        frames.reshape(*frames.shape[:-2], 6 * observe.frames),
         seen.others_mask.astype(jnp.float32),
-        now[:, 6:8] * jnp.asarray((0.2, 0.5)),
-        jax.nn.one_hot(now[:, 8].astype(jnp.int32), _KINDS),
+        now[..., 6:8] * jnp.asarray((0.2, 0.5)),
+        jax.nn.one_hot(now[..., 8].astype(jnp.int32), _KINDS),
+        relations(seen, use_route),
     ]
-    road = [seen.road[:, :5] * jnp.asarray(_ROAD), jax.nn.one_hot(seen.road[:, 5].astype(jnp.int32), _ROAD_KINDS)]
+    kind = jax.nn.one_hot(seen.road[..., 5].astype(jnp.int32), _ROAD_KINDS)
+    road = [seen.road[..., :5] * jnp.asarray(_ROAD), kind]
     path_mask = seen.path_mask & use_route
     return Inputs(
-        jnp.concatenate([ego, jax.nn.one_hot(seen.ego[7].astype(jnp.int32), _KINDS)]),
+        jnp.concatenate([ego, jax.nn.one_hot(seen.ego[..., 7].astype(jnp.int32), _KINDS)], -1),
         _group(jnp.concatenate(others, -1), seen.others_mask.any(-1)),
         _group(jnp.concatenate(road, -1), seen.road_mask),
         _group(seen.lights * jnp.asarray(_LIGHT), seen.lights_mask),
@@ -70,13 +74,13 @@ def inputs(obs: Float32[Array, " D"], observe: ObserveConfig, use_route: bool = 
     )
 
 
-def _group(rows: Float[Array, "R F"], mask: Bool[Array, " R"]) -> Group:
-    return Group(jnp.where(mask[:, None], rows, 0.0), mask)
+def _group(rows: Float[Array, "*batch R F"], mask: Bool[Array, "*batch R"]) -> Group:
+    return Group(jnp.where(mask[..., None], rows, 0.0), mask)
 
 
 def _widths(observe: ObserveConfig) -> tuple[int, int, int, int, int]:
     """Features of the ego and of a row in each group, as `inputs` makes them."""
-    return len(_EGO) + _KINDS, 7 * observe.frames + 2 + _KINDS, len(_ROAD) + _ROAD_KINDS, len(_LIGHT), len(_PATH)
+    return len(_EGO) + _KINDS, 7 * observe.frames + 2 + _KINDS + COUNT, len(_ROAD) + _ROAD_KINDS, len(_LIGHT), len(_PATH)
 
 
 class Encoder(eqx.Module):
@@ -88,8 +92,8 @@ class Encoder(eqx.Module):
         """Features."""
 
     @abc.abstractmethod
-    def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " F"]:
-        """Features of one observation."""
+    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch F"]:
+        """Features of observations."""
 
 
 class SetNet(eqx.Module):
@@ -101,11 +105,11 @@ class SetNet(eqx.Module):
     def __init__(self, inputs: int, width: int) -> None:
         self.first, self.second = Dense(inputs, width), Dense(width, width)
 
-    def __call__(self, group: Group) -> Float[Array, " F"]:
+    def __call__(self, group: Group) -> Float[Array, "*batch F"]:
         hidden = jax.nn.relu(self.second(jax.nn.relu(self.first(group.rows))))
-        kept = jnp.where(group.mask[:, None], hidden, 0.0)  # not negative: 0 is the least a maximum can be
-        mean = kept.sum(0) / jnp.maximum(group.mask.sum(), 1)
-        return jnp.concatenate([kept.max(0, initial=0.0), mean])
+        kept = jnp.where(group.mask[..., None], hidden, 0.0)  # not negative: 0 is the least a maximum can be
+        mean = kept.sum(-2) / jnp.maximum(group.mask.sum(-1, keepdims=True), 1)
+        return jnp.concatenate([kept.max(-2, initial=0.0), mean], -1)
 
 
 class DeepSetEncoder(Encoder):
@@ -128,13 +132,13 @@ class DeepSetEncoder(Encoder):
         """7 widths, and 4 numbers for each point of the route."""
         return 7 * self.ego.weight.shape[-1] + (len(_PATH) + 1) * self.observe.route
 
-    def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " F"]:
-        """Features of one observation."""
+    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch F"]:
+        """Features of observations."""
         seen = inputs(obs, self.observe, self.use_route)
         groups = (seen.others, seen.road, seen.lights)
         pooled = [net(group) for net, group in zip(self.sets, groups, strict=True)]
-        route = [seen.path.rows.reshape(-1), seen.path.mask.astype(jnp.float32)]
-        return jnp.concatenate([jax.nn.relu(self.ego(seen.ego)), *pooled, *route])
+        route = [seen.path.rows.reshape(*obs.shape[:-1], -1), seen.path.mask.astype(jnp.float32)]
+        return jnp.concatenate([jax.nn.relu(self.ego(seen.ego)), *pooled, *route], -1)
 
 
 class Attention(eqx.Module):
@@ -152,16 +156,18 @@ class Attention(eqx.Module):
         self.out, self.heads = Dense(width, width, gain=gain), heads
 
     def __call__(
-        self, queries: Float[Array, "L D"], tokens: Float[Array, "S D"], mask: Bool[Array, " S"]
-    ) -> Float[Array, "L D"]:
-        """What each query reads."""
-        q = self.query(queries).reshape(len(queries), self.heads, -1)
-        k, v = jnp.moveaxis(self.key_value(tokens).reshape(len(tokens), 2, self.heads, -1), 1, 0)
-        scores = jnp.einsum("lhe,she->hls", q, k) / math.sqrt(q.shape[-1])
+        self, queries: Float[Array, "*some L D"], tokens: Float[Array, "*batch S D"], mask: Bool[Array, "*batch S"]
+    ) -> Float[Array, "*batch L D"]:
+        """What each query reads; queries may lack the leading axes."""
+        q = self.query(queries).reshape(*queries.shape[:-1], self.heads, -1)
+        k, v = jnp.moveaxis(self.key_value(tokens).reshape(*tokens.shape[:-1], 2, self.heads, -1), -3, 0)
+        scores = jnp.einsum("...lhe,...she->...hls", q, k) / math.sqrt(q.shape[-1])
+        mask = mask[..., None, None, :]
         most = jax.lax.stop_gradient(jnp.where(mask, scores, -jnp.inf).max(-1, keepdims=True, initial=-1e9))
         weights = jnp.where(mask, jnp.exp(jnp.where(mask, scores - most, 0.0)), 0.0)
         weights = weights / jnp.maximum(weights.sum(-1, keepdims=True), 1e-9)
-        return self.out(jnp.einsum("hls,she->lhe", weights, v).reshape(len(queries), -1))
+        read = jnp.einsum("...hls,...she->...lhe", weights, v)
+        return self.out(read.reshape(*read.shape[:-2], -1))
 
 
 class _Block(eqx.Module):
@@ -178,10 +184,12 @@ class _Block(eqx.Module):
         self.cross, self.among = Attention(width, heads), Attention(width, heads)
         self.first, self.second = Dense(width, 2 * width), Dense(2 * width, width)
 
-    def __call__(self, latents: Float[Array, "L D"], tokens: Float[Array, "S D"], mask: Bool[Array, " S"]) -> Array:
+    def __call__(
+        self, latents: Float[Array, "*some L D"], tokens: Float[Array, "*batch S D"], mask: Bool[Array, "*batch S"]
+    ) -> Float[Array, "*batch L D"]:
         latents = latents + self.cross(self.norms[0](latents), tokens, mask)
         own = self.norms[1](latents)
-        latents = latents + self.among(own, own, jnp.ones(len(own), bool))
+        latents = latents + self.among(own, own, jnp.ones(own.shape[:-1], bool))
         return latents + self.second(jax.nn.relu(self.first(self.norms[2](latents))))
 
 
@@ -215,20 +223,52 @@ class AttentionEncoder(Encoder):
         """The width."""
         return self.last.scale.shape[-1]
 
-    def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " F"]:
-        """Features of one observation."""
+    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch F"]:
+        """Features of observations."""
         tokens, mask = self.tokens_of(obs)
         latents = self.latents.weight
         for block in self.blocks:
             latents = block(latents, tokens, mask)
         return self.last(latents).mean(-2)
 
-    def tokens_of(self, obs: Float32[Array, " D"]) -> tuple[Float[Array, "S W"], Bool[Array, " S"]]:
+    def tokens_of(self, obs: Float32[Array, "*batch D"]) -> tuple[Float[Array, "*batch S W"], Bool[Array, "*batch S"]]:
         """Tokens and which there are; the ego, the first, always is."""
         seen = inputs(obs, self.observe, self.use_route)
-        groups = [Group(seen.ego[None], jnp.ones(1, bool)), seen.others, seen.road, seen.lights, seen.path]
+        ego = Group(seen.ego[..., None, :], jnp.ones((*obs.shape[:-1], 1), bool))
+        groups = [ego, seen.others, seen.road, seen.lights, seen.path]
         rows = [layer(group.rows) for layer, group in zip(self.groups, groups, strict=True)]
-        return self.tokens(jnp.concatenate(rows)), jnp.concatenate([group.mask for group in groups])
+        return self.tokens(jnp.concatenate(rows, -2)), jnp.concatenate([group.mask for group in groups], -1)
+
+
+class FlatEncoder(Encoder):
+    """The scaled observation itself, kinds as numbers; what is masked is 0."""
+
+    observe: ObserveConfig = eqx.field(static=True)
+    use_route: bool = eqx.field(static=True)
+
+    def __init__(self, net: NetConfig, observe: ObserveConfig) -> None:
+        self.observe, self.use_route = observe, net.use_route
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return observation_size(self.observe)
+
+    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        """Features of observations."""
+        seen = unflatten(obs, self.observe)
+        ego = seen.ego * jnp.asarray((*_EGO, 1.0))
+        ego = ego if self.use_route else ego.at[..., jnp.asarray(_OF_ROUTE)].set(0.0)
+        path_mask = seen.path_mask & self.use_route
+        scaled = seen._replace(
+            ego=ego,
+            others=_group(seen.others * jnp.asarray((*_MOVING, 0.2, 0.5, 1.0)), seen.others_mask).rows,
+            road=_group(seen.road * jnp.asarray((*_ROAD, 1.0, 1.0)), seen.road_mask).rows,
+            lights=_group(seen.lights * jnp.asarray(_LIGHT), seen.lights_mask).rows,
+            path=_group(seen.path * jnp.asarray(_PATH), path_mask).rows,
+            path_mask=path_mask,
+        )
+        return flatten(scaled)
 
 
 def make_encoder(net: NetConfig, observe: ObserveConfig) -> Encoder:
@@ -237,4 +277,6 @@ def make_encoder(net: NetConfig, observe: ObserveConfig) -> Encoder:
         return DeepSetEncoder(net, observe)
     if net.encoder == "attention":
         return AttentionEncoder(net, observe)
-    raise ConfigError(f"encoder {net.encoder!r}: use deep-set or attention")
+    if net.encoder == "flat":
+        return FlatEncoder(net, observe)
+    raise ConfigError(f"encoder {net.encoder!r}: use deep-set, attention or flat")

@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 class Dense(eqx.Module):
-    """x weight + bias on the last axis: under `jax.vmap` one matrix product. All zeros until `initialised`."""
+    """x weight + bias on the last axis, one matrix product however many rows. All zeros until `initialised`.
+
+    Rows of several axes become those of one, or the gradient of the weight would copy them first.
+    """
 
     weight: Float32[Array, "D F"]
     bias: Float32[Array, " F"] | None
@@ -25,7 +28,8 @@ class Dense(eqx.Module):
 
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows F"]:
         """Rows of outputs."""
-        y = x @ self.weight
+        rows = x if x.ndim < 3 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        y = (rows @ self.weight).reshape(*x.shape[:-1], self.weight.shape[-1])
         return y if self.bias is None else y + self.bias
 
 

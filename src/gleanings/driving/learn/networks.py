@@ -2,7 +2,8 @@
 
 Weights start He-normal, those of the outputs ten times smaller, biases at zero: an actor starts near its centre with a
 spread of about 0.17, a critic near 0. Critics have layer normalisation in the trunk, and no bound on the output, since
-returns are negative. Source: ours.
+returns are negative. Observations may have leading axes, whose gradients are
+faster than those of `jax.vmap`. Source: ours.
 """
 
 import itertools
@@ -35,7 +36,9 @@ class Trunk(eqx.Module):
         self.norms = tuple(Norm(width) for width in sizes[1:]) if norm else ()
         self.out = Dense(sizes[-1], outputs, gain=_LAST)
 
-    def __call__(self, x: Float[Array, " D"], more: Float[Array, " F"] | float = 0.0) -> Float[Array, " P"]:
+    def __call__(
+        self, x: Float[Array, "*batch D"], more: Float[Array, "*batch F"] | float = 0.0
+    ) -> Float[Array, "*batch P"]:
         """Outputs; `more` is added before the first nonlinearity."""
         for i, layer in enumerate(self.layers):
             x = layer(x) + more if i == 0 else layer(x)
@@ -55,7 +58,7 @@ class Actor(eqx.Module):
         trunk = Trunk((encoder.size, *net.trunk), head.size)
         (self.encoder, self.trunk), self.head = initialised((encoder, trunk), key), head
 
-    def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " P"]:
+    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch P"]:
         """Parameters of the distribution of the action."""
         return self.trunk(self.encoder(obs))
 
@@ -73,7 +76,7 @@ class Critic(eqx.Module):
         action = Dense(2, net.trunk[0], bias=False)
         self.encoder, self.action, self.trunk = initialised((encoder, action, trunk), key)
 
-    def __call__(self, obs: Float32[Array, " D"], u: Float[Array, "2"]) -> Float[Array, ""]:
+    def __call__(self, obs: Float32[Array, "*batch D"], u: Float[Array, "*batch 2"]) -> Float[Array, "*batch"]:
         """Value of the action."""
         return self.trunk(self.encoder(obs), self.action(u))[..., 0]
 
@@ -89,6 +92,6 @@ class QNetwork(eqx.Module):
         trunk = Trunk((encoder.size, *net.trunk), actions, norm=True)
         self.encoder, self.trunk = initialised((encoder, trunk), key)
 
-    def __call__(self, obs: Float32[Array, " D"]) -> Float[Array, " A"]:
+    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch A"]:
         """Values of all actions."""
         return self.trunk(self.encoder(obs))

@@ -51,6 +51,8 @@ class Training:
     """Iterations between drives of the validation scenes."""
     save_every: int = 4
     """Iterations between checkpoints."""
+    source: str = ""
+    """Files and licence notes of the scenes."""
 
 
 def train(
@@ -74,7 +76,8 @@ def train(
     `validation/failure` and `validation/progress` are added. directory: a run folder, resumed if `resume`.
     ConfigError: settings or scenes that do not fit each other; NumericsError: a loss that is not finite.
     """
-    config = Training(learner, world, tuple(seeds), _digest(scenes, demos), validate_every, save_every)
+    data = _digest(scenes, demos)
+    config = Training(learner, world, tuple(seeds), data, validate_every, save_every, _sources(scenes))
     _check(config, scenes, demos)
     if directory is None:
         yield from _events(config, scenes, demos, validation, None, progress)
@@ -96,14 +99,23 @@ def driver_of(learner: Learner, states: Any, index: int, sample: bool = False) -
 
 
 def export_policies(config: Training, states: Any, folder: Path, scenes: Sequence[Scene]) -> list[Path]:
-    """Write the policy of each seed to `folder`/policy-SEED."""
-    sources = sorted({source_of(scene) for scene in scenes})
-    source = ", ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else "")
-    contract = make_contract(algorithm_of(config.learner), config.learner, config.world, source=source)
-    return [
-        export_policy(states, config.learner, contract, folder / f"policy-{seed}", seed=index)
-        for index, seed in enumerate(config.seeds)
-    ]
+    """Write the policy of each seed to `folder`/policy-SEED; its contract names where the scenes are from."""
+    config = replace(config, source=_sources(scenes))
+    return [export_seed(config, states, seed, folder / f"policy-{seed}") for seed in config.seeds]
+
+
+def export_seed(config: Training, states: Any, seed: int, path: Path) -> Path:
+    """Write the policy of one seed of the run into the folder `path`."""
+    contract = make_contract(algorithm_of(config.learner), config.learner, config.world, source=config.source)
+    return export_policy(states, config.learner, contract, path, seed=config.seeds.index(seed))
+
+
+def initial_states(config: Training) -> Any:
+    """What training starts from, with a leading axis of seeds."""
+    world = World(config.world)
+    return eqx.filter_jit(eqx.filter_vmap(lambda key: _init(config.learner, world, key)))(
+        jax.vmap(lambda seed: jax.random.fold_in(stream(0, "init"), seed))(np.asarray(config.seeds, np.int32))
+    )
 
 
 def algorithm_of(learner: Learner) -> Algorithm:
@@ -142,6 +154,12 @@ def _digest(scenes: Sequence[Scene], demos: Demonstrations | None) -> str:
     return total.hexdigest()[:16]
 
 
+def _sources(scenes: Sequence[Scene]) -> str:
+    """The first few, and how many more."""
+    found = sorted({source_of(scene) for scene in scenes})
+    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+
+
 def _events(
     config: Training,
     scenes: Sequence[Scene],
@@ -150,14 +168,11 @@ def _events(
     run: RunDirectory | None,
     progress: bool,
 ) -> Iterator[Event]:
-    world, seeds = World(config.world), config.seeds
-    states = eqx.filter_jit(eqx.filter_vmap(lambda key: _init(config.learner, world, key)))(
-        jax.vmap(lambda seed: jax.random.fold_in(stream(0, "init"), seed))(np.asarray(seeds, np.int32))
-    )
+    world = World(config.world)
     judge = _judge(config, world, validation)
     loop = fit(
         _update(config, world, scenes, demos),
-        states,
+        initial_states(config),
         steps=config.learner.iterations,
         seed=0,
         run=run,
@@ -216,12 +231,15 @@ def _judge(config: Training, world: World, validation: Sequence[Scene]) -> Calla
     held = on_device(bank)
 
     def judge(states: Any) -> dict[str, float]:
-        failed, progress = [], []
-        for index in range(len(config.seeds)):
+        found: dict[str, float] = {}
+        for index, seed in enumerate(config.seeds):
             drives = drive(world, held, driver_of(config.learner, states, index), stream(0, "validation"))
             outcomes = outcomes_of(world, bank, drives)
-            failed.append(float((outcomes.first_failure >= 0).mean()))
-            progress.append(float(np.nanmean(outcomes.progress_ratio)))
-        return {"validation/failure": float(np.mean(failed)), "validation/progress": float(np.mean(progress))}
+            ratio = outcomes.progress_ratio[np.isfinite(outcomes.progress_ratio)]
+            found[f"seed-{seed}/validation/failure"] = float((outcomes.first_failure >= 0).mean())
+            found[f"seed-{seed}/validation/progress"] = float(ratio.mean()) if len(ratio) else float("nan")
+        for name in ("validation/failure", "validation/progress"):
+            found[name] = float(np.mean([value for key, value in found.items() if key.endswith(name)]))
+        return {name: value for name, value in found.items() if len(config.seeds) > 1 or name[:5] != "seed-"}
 
     return judge
