@@ -85,7 +85,7 @@ def _policies(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(("algorithm", "last"), [("bc", 100), ("bc-sac", 40)], ids=["bc", "bc-sac"])
 def test_a_killed_command_goes_on_to_the_same_policies(tmp_path, algorithm, last):
     save_scenes(tmp_path / "two", [make_scenes(family)[0] for family in ("straight", "curve")])
-    options = ["--scenes", str(tmp_path / "two"), "--iterations", str(last), "--seeds", "2"]
+    options = ["--scenes", str(tmp_path / "two"), "--iterations", str(last), "--seeds", "2", "--no-report"]
 
     def arguments(name: str) -> list[str]:
         return ["drive", "train", "--algorithm", algorithm, *options, "--out", str(tmp_path / name)]
