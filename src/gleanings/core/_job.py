@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gleanings.core._leaves import is_key, split
 from gleanings.core._step import Advance, Health, compile_advance, copier
@@ -33,6 +34,7 @@ class Plan:
     skip: bool
     times: int
     halve_rate: bool
+    members: tuple[str, ...] = ()
 
 
 class Call(NamedTuple):
@@ -148,16 +150,23 @@ class Job:
     def _go_back(self, health: Health) -> None:
         assert self._advance is not None
         step, finite = int(health.first) + 1, jax.device_get(health.finite)
-        names = [name for name, good in zip(self._advance.checked, finite, strict=False) if not good][:8]
+        names = [name for name, good in zip(self._advance.checked, finite, strict=False) if not good]
+        names = sorted(names, key=lambda name: not name.startswith("metrics/"))[:8]  # which tell more than weights do
         if self._rollbacks >= self.plan.times or self.plan.run is None:
             after = f" after {self._rollbacks} rollbacks" if self._rollbacks else ""
-            raise NumericsError(f"update gave NaN or infinity{after}", step, names)
+            raise NumericsError(f"update gave NaN or infinity{self._of_members()}{after}", step, names)
         self._rollbacks += 1
         restored = self._restore(self.plan.run)
         if self.plan.halve_rate:
             factor = 0.5 ** (self._rollbacks - restored.data_state["rollbacks"])
             for i in self.rates():
                 self.arrays[i] = self.arrays[i] * jnp.asarray(factor, self.arrays[i].dtype)
+
+    def _of_members(self) -> str:
+        """Which members of the state are not finite now; what is lost in one does not spread to others."""
+        rows = [np.asarray(x) for x in self.arrays if jnp.issubdtype(x.dtype, jnp.inexact)]
+        lost = [m for k, m in enumerate(self.plan.members) if not all(np.isfinite(x[k]).all() for x in rows)]
+        return f" in {', '.join(lost)}" if lost else ""
 
     def rates(self) -> list[int]:
         """Places of the learning rates that can be halved: constants that optax keeps in its state."""

@@ -4,10 +4,12 @@ A run is a pure function of (state, seed, data): keys come from (seed, step), ev
 compiled code, and so a resumed run is bit-identical to one that was never interrupted.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from signal import Signals
 from typing import Any
+
+import numpy as np
 
 from gleanings.core._job import Job, Plan
 from gleanings.core._progress import Progress
@@ -60,6 +62,7 @@ def fit(
     save_every: int = 1000,
     log_every: int = 100,
     on_nonfinite: Stop | Skip | Rollback = Stop(),
+    members: Sequence[str] = (),
     progress: bool = True,
 ) -> Iterator[Event]:
     """Apply `update(state, batch, key) -> (state, metrics)` until `steps`; yield at each log, save and the end.
@@ -67,7 +70,8 @@ def fit(
     The batch comes from `draw(state, key)`, compiled together with `update`, or from `data` (an iterator, with
     `get_state` and `set_state` if there is a `run`), or is None. Update number s, from 0, gets the keys
     `stream(seed, "update", s)` and `stream(seed, "draw", s)`. Float leaves of the state and metrics must stay
-    finite. With a `run`, metrics and checkpoints are written, and the newest good checkpoint is resumed.
+    finite; `members` names the rows of the first axis of the state's leaves, such as seeds, for NumericsError to say
+    which were not. With a `run`, metrics and checkpoints are written, and the newest good checkpoint is resumed.
     Ctrl-C and SIGTERM save, set the status `stopped`, and raise KeyboardInterrupt or SystemExit(143); a second
     one leaves at once.
 
@@ -88,8 +92,11 @@ def fit(
     if policy.times and run is None:
         raise ConfigError("on_nonfinite: Rollback needs a run, whose checkpoints it goes back to")
     skip = isinstance(on_nonfinite, Skip)
-    plan = Plan(update, draw, batches, run, steps, seed, save_every, log_every, skip, policy.times, policy.halve_rate)
+    rollback = policy.times, policy.halve_rate
+    plan = Plan(update, draw, batches, run, steps, seed, save_every, log_every, skip, *rollback, tuple(members))
     job = Job(plan, state)
+    if members and any(np.shape(array)[:1] != (len(members),) for array in job.arrays):
+        raise ConfigError(f"members: {len(members)} are named; the first axis of every leaf of the state needs as many")
     if policy.halve_rate and not job.rates():
         raise ConfigError(
             "on_nonfinite: no learning rate to halve in the state; wrap the optimiser in "

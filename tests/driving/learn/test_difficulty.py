@@ -64,7 +64,7 @@ def test_scores_rank_what_is_known_to_be_hard():
     assert drives.clearance_m[1, 0] != drives.clearance_m[1, 1]  # noise
     np.testing.assert_array_equal(near_misses(cases, TWO, KEY), [False, False, True, True])
     np.testing.assert_array_equal(difficulty_scores(cases[::-1], TWO, KEY), scores[::-1])
-    with pytest.raises(ConfigError, match="expected at least 1"):
+    with pytest.raises(ConfigError, match="simulations is 0; expected 1 or more"):
         planner_drives(cases, BucketConfig(simulations=0))
     with pytest.raises(ConfigError, match="needs a model"):
         difficulty_scores(cases, BucketConfig(kind="model"))

@@ -1,14 +1,57 @@
-"""Settings of learning to drive; importing this module loads no jax. Source: ours, but where it is named."""
+"""Settings of learning to drive; importing this module loads no jax. Source: ours, but where it is named.
 
+Each class raises ConfigError, with the range that is allowed, for a value that cannot be meant.
+"""
+
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
+from gleanings.core.errors import ConfigError
 from gleanings.driving.config import ObserveConfig
 
 Algorithm = Literal["bc", "sac", "bc-sac", "dqn"]
 HeadName = Literal["gaussian", "mixture", "categorical"]
 EncoderName = Literal["deep-set", "attention", "flat"]
 Others = Literal["log", "idm"]
+
+
+def _check_least(config: Any, **least: int) -> None:
+    """Numbers, and those in tuples, are finite and at least so large."""
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if not all(bound <= one < math.inf for one in (value if isinstance(value, tuple) else (value,))):
+            raise ConfigError(f"{name} is {value}; expected {bound} or more")
+
+
+def _check_choice(config: Any, **choices: Any) -> None:
+    for name, kind in choices.items():
+        if (value := getattr(config, name)) not in get_args(kind):
+            raise ConfigError(f"{name}={value!r}: choose from {', '.join(map(str, get_args(kind)))}")
+
+
+def _check_share(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not all(0 <= one <= 1 for one in (value if isinstance(value, tuple) else (value,))):
+            raise ConfigError(f"{name} is {value}; expected 0 to 1")
+
+
+def _check_descent(config: Any) -> None:
+    _check_least(config, batch=1, gradient_steps=1, iterations=1)
+    for name in ("learning_rate", "clip_norm"):
+        if not 0 < getattr(config, name) < math.inf:
+            raise ConfigError(f"{name} is {getattr(config, name)}; expected a number above 0")
+
+
+def _check_values(config: Any) -> None:
+    _check_descent(config)
+    _check_least(config, environments=1, capacity=1)
+    if not 0 <= config.discount < 1 or not 0 < config.target_rate <= 1:
+        raise ConfigError(
+            f"discount={config.discount} lies in [0, 1), target_rate={config.target_rate} in (0, 1]: nothing ends an "
+            "episode, so that values without a discount have no bound"
+        )
 
 
 _SEEN = ObserveConfig(objects=6, frames=2, road=16, lights=1, route=10, spacing_m=5.0, line_of_sight=True)
@@ -39,6 +82,11 @@ class WorldConfig:
     after_failure: Literal["go-on", "absorb"] = "go-on"
     """After the first failure the episode goes on, or costs the worst reward at every decision left."""
 
+    def __post_init__(self) -> None:
+        _check_choice(self, others=Others, after_failure=Literal["go-on", "absorb"])
+        _check_least(self, every=1, horizon=1, clearance_m=0, edge_m=0, clearance_weight=0, edge_weight=0)
+        _check_least(self, progress_weight=0)
+
 
 @dataclass(frozen=True)
 class NetConfig:
@@ -58,6 +106,9 @@ class NetConfig:
     """Blocks of cross and self attention."""
     use_route: bool = True
     """Whether the route is seen; if not its rows are masked, with as many parameters."""
+
+    def __post_init__(self) -> None:
+        _check_choice(self, encoder=EncoderName)
 
 
 @dataclass(frozen=True)
@@ -80,6 +131,11 @@ class BCConfig:
     """Gradient steps of an iteration (U)."""
     iterations: int = 32
     """Iterations."""
+
+    def __post_init__(self) -> None:
+        _check_choice(self, head=HeadName)
+        _check_descent(self)
+        _check_least(self, components=1)
 
 
 @dataclass(frozen=True)
@@ -118,6 +174,18 @@ class BCSACConfig:
     """Iterations."""
     capacity: int = 2048
     """Episodes that the replay holds (P)."""
+
+    def __post_init__(self) -> None:
+        _check_choice(self, head=HeadName)
+        _check_values(self)
+        _check_least(self, components=1)
+        weights = self.imitation_weight, self.rl_weight
+        if not all(0 <= weight < math.inf for weight in weights) or sum(weights) == 0:
+            raise ConfigError(f"imitation_weight and rl_weight are {weights}; they are at least 0 and not both 0")
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"temperature is {self.temperature}; expected a number above 0")
+        if self.target_entropy is not None and self.rl_weight == 0:
+            raise ConfigError("target_entropy needs an rl_weight above 0")
 
 
 def sac_config(**changes: object) -> BCSACConfig:
@@ -158,6 +226,11 @@ class DQNConfig:
     exploration: tuple[float, float] = (1.0, 0.05)
     """Share of random actions, at the start and after half the iterations."""
 
+    def __post_init__(self) -> None:
+        _check_values(self)
+        _check_least(self, priority=0, correction=0, bins=1)
+        _check_share(self, "exploration")
+
 
 @dataclass(frozen=True)
 class DemoConfig:
@@ -180,6 +253,10 @@ class DemoConfig:
     max_audit: float = 0.25
     """More demonstrated steps with a negative reward than this share are an error."""
 
+    def __post_init__(self) -> None:
+        _check_least(self, max_residual_m=0, min_travel_m=0, stride_s=0)
+        _check_share(self, "follower_share", "nothing_share", "max_discard")
+
 
 @dataclass(frozen=True)
 class BucketConfig:
@@ -195,3 +272,9 @@ class BucketConfig:
     """Gap below which the planner's drive is a near miss."""
     seed: int = field(default=0)
     """Of the noise of the re-simulations."""
+
+    def __post_init__(self) -> None:
+        _check_choice(self, kind=Literal["planner", "model"])
+        _check_least(self, simulations=1, near_miss_m=0)
+        if not all(0 < share < 100 for share in self.percentiles):
+            raise ConfigError(f"percentiles {self.percentiles}: whole percents from 1 to 99")

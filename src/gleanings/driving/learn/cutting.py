@@ -28,8 +28,7 @@ def windows(scene: Scene, config: DemoConfig = _DEFAULT, skipped: Counter[str] |
     Named `<log>/<slot>-<start>`, and `-mirror` for mirror images. skipped: counts what is left out, by reason: "short
     log" (no window fits), "no lane" (a window whose ego has no lane route), "gaps". ConfigError: steps not of 0.1 s.
     """
-    if abs(float(scene.dt) - _DT_S) > 1e-3:
-        raise ConfigError(f"scene {name_of(scene)!r} has steps of {float(scene.dt):.3g} s; windows need {_DT_S} s")
+    _check_dt(scene)
     skipped = Counter() if skipped is None else skipped
     stride = max(round(config.stride_s / _DT_S), 1)
     starts = np.arange(_CROP.history, len(scene.log.x) - _CROP.steps, stride)
@@ -43,6 +42,38 @@ def windows(scene: Scene, config: DemoConfig = _DEFAULT, skipped: Counter[str] |
             if cut is not None:
                 found += [cut, _named(mirror_scene(cut), "-mirror")] if config.mirror else [cut]
     return found
+
+
+def entire(scene: Scene, slot: int | None = None) -> Scene:
+    """The learning scene of one object from the scene's start on, for as long as its log lasts: for evaluation.
+
+    However short the log: behind its end nothing is valid. Of an object that is not there at the start, from where it
+    enters. Its path is its lane route, or where it has none the path of its log. slot: None is the ego, or where that
+    is never there the vehicle that goes farthest. Named `<log>/<slot>-<start>`. DataError: neither is in the scene, or
+    the object is never there. ConfigError: steps not of 0.1 s.
+    """
+    _check_dt(scene)
+    slot = _driven(scene) if slot is None else slot
+    there = np.flatnonzero(scene.log.valid[:, slot])
+    if not len(there):
+        raise DataError(f"object in slot {slot} of scene {name_of(scene)!r} is never there: choose another")
+    later = there[there >= int(scene.start)]
+    start = int(later[0] if len(later) else there[0])
+    rows = np.arange(len(scene.log.valid))
+    routed = with_lane_route(scene, slot, log=rows >= start - _CROP.history, or_path=True)
+    return _cut(scene, routed, slot, start)
+
+
+def _driven(scene: Scene) -> int:
+    """Slot of the ego, or else of the vehicle that goes farthest."""
+    objects, valid = scene.objects, scene.log.valid.any(0)
+    ego = np.flatnonzero(objects.is_sdc & valid)
+    if len(ego):
+        return int(ego[0])
+    vehicles = objects.exists & (objects.kind == Kind.VEHICLE) & valid
+    if not vehicles.any():
+        raise DataError(f"scene {name_of(scene)!r} has no ego and no vehicle that is ever there: leave it out")
+    return int(np.where(vehicles, objects.extent, -1.0).argmax())
 
 
 def travellers(scene: Scene, metres: float) -> Int[np.ndarray, " K"]:
@@ -64,6 +95,15 @@ def _window(scene: Scene, slot: int, start: int, skipped: Counter[str]) -> Scene
     except DataError:
         skipped["no lane"] += 1
         return None
+    return _cut(scene, routed, slot, start)
+
+
+def _check_dt(scene: Scene) -> None:
+    if abs(float(scene.dt) - _DT_S) > 1e-3:
+        raise ConfigError(f"scene {name_of(scene)!r} has steps of {float(scene.dt):.3g} s; windows need {_DT_S} s")
+
+
+def _cut(scene: Scene, routed: Scene, slot: int, start: int) -> Scene:
     cut = crop_scene(routed, _CROP, slot=slot, start=start)
     return _named(cut._replace(scene_id=text_array(log_id(name_of(scene)), 32)), f"/{slot}-{start}")
 

@@ -100,8 +100,6 @@ def planner_drives(
     scenes: Sequence[Scene], config: BucketConfig = _DEFAULT, key: Key[Array, ""] | None = None
 ) -> Drives:
     """Re-simulations of all scenes among logged others. The noise of a scene follows from its name alone."""
-    if config.simulations < 1:
-        raise ConfigError(f"simulations is {config.simulations}; expected at least 1")
     key, world = jax.random.key(config.seed) if key is None else key, World(WorldConfig(others="log"))
     bank, count = make_bank(scenes), len(scenes)
     marks = np.array([zlib.crc32(name_of(scene).encode()) for scene in scenes], np.uint32)

@@ -14,7 +14,6 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Float32, Int, Int32, Key
 
-from gleanings.core.errors import ConfigError
 from gleanings.driving.learn._descent import descend, follow, make_optimiser
 from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import DQNConfig
@@ -110,7 +109,6 @@ def draw_by_priority(
 
 def init(config: DQNConfig, world: World, key: Key[Array, ""]) -> State:
     """Network, a target equal to it, and an empty replay. ConfigError: settings that cannot be meant."""
-    _check(config)
     horizon = world.config.horizon
     net = QNetwork(config.net, world.config.observe, Categorical(config.bins).size, key)
     return State(
@@ -205,11 +203,3 @@ def _explore(config: DQNConfig, net: QNetwork, obs: Array, share: Array, key: Ar
 
 def _picked(values: Float32[Array, "B A"], index: Int[Array, " B"]) -> Float32[Array, " B"]:
     return jnp.take_along_axis(values, index[:, None], 1)[:, 0]
-
-
-def _check(config: DQNConfig) -> None:
-    if not 0 <= config.discount < 1 or not 0 < config.target_rate <= 1 or config.priority < 0:
-        raise ConfigError(
-            f"discount={config.discount} lies in [0, 1), target_rate={config.target_rate} in (0, 1], "
-            f"priority={config.priority} is at least 0"
-        )

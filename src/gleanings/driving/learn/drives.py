@@ -7,12 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Key
+from jaxtyping import Array, Float, Float32, Int, Key
 
-from gleanings.core.errors import ConfigError
+from gleanings.core.errors import ConfigError, DataError, NumericsError
 from gleanings.driving.comfort import comfort
 from gleanings.driving.dynamics import Bicycle, along, limits_of
 from gleanings.driving.learn.actions import physical
+from gleanings.driving.learn.safety_reward import FAR_M
 from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Pose, Scene, Trajectory
 from gleanings.driving.sim import on_device
@@ -51,16 +52,37 @@ def drive(world: World, bank: Scene, driver: Any, key: Key[Array, ""]) -> Drives
     """Drive each scene of a bank [C, ...] for the world's horizon; NumPy arrays.
 
     driver(scene, state, observation, key) -> u. Scene i has the key fold_in(key, i), however many run together.
-    Compiled once a size. ConfigError: no bank, a policy made for another world.
+    Once the log of a scene has ended nothing counts any more: no failure, reward 0, clearance 100 m; a scene in which
+    nothing is logged after the start counts to its end. Compiled once a size. ConfigError: no bank, a policy made for
+    another world, actions of another shape. DataError: scenes without an ego at their start. NumericsError: actions
+    that are not finite; others are clipped.
     """
     if np.ndim(bank.log.x) != 3:
         raise ConfigError("expected scenes stacked by learn.make_bank")
     contract = getattr(driver, "contract", None)
     if contract is not None:
-        contract.check(world.config, float(np.max(bank.dt)))
+        steps = np.asarray(bank.dt)
+        contract.check(world.config, float(steps[np.abs(steps - contract.dt).argmax()]))
+    _check_egos(bank)
     chunk = _CPU_CHUNK if jax.default_backend() == "cpu" else _CHUNK
-    drives = _drive(world, on_device(bank), driver, key, min(chunk, bank.log.x.shape[0]))
-    return jax.tree.map(np.asarray, drives)
+    drives = jax.tree.map(np.asarray, _drive(world, on_device(bank), driver, key, min(chunk, bank.log.x.shape[0])))
+    lost = np.flatnonzero(~np.isfinite(drives.u).all((1, 2)))
+    if len(lost):
+        step = int(np.isfinite(drives.u[lost[0]]).all(1).argmin())
+        raise NumericsError(f"the driver gave NaN or infinity in {_listed(bank, lost)}, first at decision {step}")
+    return drives
+
+
+def _check_egos(bank: Scene) -> None:
+    starts = np.asarray(bank.log.valid)[np.arange(len(bank.start)), np.asarray(bank.start)]
+    without = np.flatnonzero(~(starts & np.asarray(bank.objects.is_sdc)).any(1))
+    if len(without):
+        raise DataError(f"no ego at the start of {_listed(bank, without)}: leave these scenes out, or use `entire`")
+
+
+def _listed(bank: Scene, rows: Int[np.ndarray, " K"]) -> str:
+    names = [bytes(row).rstrip(b"\0").decode("ascii", "replace") for row in np.asarray(bank.scene_id)[rows[:4]]]
+    return f"{len(rows)} scenes ({', '.join(names)}{', ...' if len(rows) > 4 else ''})"
 
 
 @eqx.filter_jit
@@ -81,17 +103,36 @@ def _drive(world: World, bank: Scene, driver: Any, key: Array, chunk: int) -> Dr
 def _episode(world: World, scene: Scene, driver: Any, key: Array) -> Drives:
     slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
     first, seen = world.begin(scene, key)
+    last = _last_logged(scene)
 
     def body(carry: tuple[SimState, Array], _: None) -> tuple[tuple[SimState, Array], Any]:
         state, seen = carry
         u = driver(scene, state, seen, jax.random.fold_in(jax.random.fold_in(key, state.t), 1))
+        if jnp.shape(u) != (2,):
+            raise ConfigError(f"the driver gives actions of shape {jnp.shape(u)}; expected (2,), in [-1, 1]")
         after, decision = world.decide(scene, state, u, key)
-        return (after, decision.observation), (decision._replace(observation=None), u, _ego(after, slot))
+        counts = state.t < last
+        kept = decision._replace(
+            observation=None,
+            reward=jnp.where(counts, decision.reward, 0.0),
+            clearance_m=jnp.where(counts, decision.clearance_m, FAR_M),
+            collision=decision.collision & counts,
+            at_fault=decision.at_fault & counts,
+            off_road=decision.off_road & counts,
+        )
+        return (after, decision.observation), (kept, u, _ego(after, slot))
 
     _, (decision, u, rows) = jax.lax.scan(body, (first, seen), None, length=world.config.horizon)
     pose = jax.tree.map(lambda row, rows: jnp.concatenate([row[None], rows]), _ego(first, slot), rows)
     value, mask = _comfort(world, scene, slot, pose, u)
     return Drives(*decision[1:], u=u, pose=pose, comfort=value, comfort_mask=mask)
+
+
+def _last_logged(scene: Scene) -> Array:
+    """The last step with anybody in the log; where there is none after the start, the last of all."""
+    there = jnp.asarray(scene.log.valid).any(1)
+    last = jnp.max(jnp.where(there, jnp.arange(len(there)), 0))
+    return jnp.where(last > scene.start, last, len(there) - 1)
 
 
 def _ego(state: SimState, slot: Array) -> Pose:

@@ -13,7 +13,7 @@ from gleanings.driving.advance import unpack_pairs
 from gleanings.driving.scene import Scene
 from gleanings.driving.state import Metric, SimState
 
-_FAR_M = 100.0
+FAR_M = 100.0
 
 
 class SafetyReward(eqx.Module):
@@ -60,4 +60,4 @@ def clearance(scene: Scene, state: SimState) -> Float32[Array, ""]:
     level = jnp.abs(state.z - state.z[slot]) < (objects.height + objects.height[slot]) / 2
     excused = unpack_pairs(state.excused[slot][None], len(state.x))[0]
     others = level & state.alive & ~excused & (jnp.arange(len(state.x)) != slot)
-    return jnp.minimum(jnp.where(others, geometry.box_distance(own, boxes)[0], _FAR_M).min(), _FAR_M)
+    return jnp.minimum(jnp.where(others, geometry.box_distance(own, boxes)[0], FAR_M).min(), FAR_M)

@@ -33,14 +33,14 @@ def log_id(name: str) -> str:
 
 
 def split_scenes(
-    scenes: Sequence[Scene], *, seed: int, fractions: tuple[float, float, float, float] = (0.7, 0.1, 0.1, 0.1)
+    scenes: Sequence[Scene], *, seed: int, fractions: Sequence[float | int] = (0.7, 0.1, 0.1, 0.1)
 ) -> Split:
     """Scenes in the parts of `Split`, of these fractions, by a hash of their log: windows, mirror images and other egos
     of one log stay together, and what else is split does not matter.
 
     Warns where fewer than 20 logs are for training. ConfigError: fractions below 0 or whose sum is not 1.
     """
-    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or seed < 0:
+    if len(fractions) != 4 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or seed < 0:
         raise ConfigError(f"fractions {fractions}, seed {seed}: four numbers from 0 on whose sum is 1, and a seed >= 0")
     logs = [log_id(name_of(scene)) for scene in scenes]
     place = {log: np.random.default_rng([seed, zlib.crc32(log.encode())]).random() for log in set(logs)}

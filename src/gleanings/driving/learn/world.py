@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Key
 
+from gleanings.core.errors import ConfigError
 from gleanings.driving.agents import LogPlayback, SimAgent
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle, along
@@ -61,7 +62,8 @@ class World(eqx.Module):
         return observation_size(self.config.observe)
 
     def begin(self, scene: Scene, key: Key[Array, ""]) -> tuple[SimState, Float32[Array, " D"]]:
-        """The first state and what the ego sees."""
+        """The first state and what the ego sees. ConfigError: an episode longer than the log, or not one scene."""
+        self._check(scene)
         state = self.sim.reset(scene, key)
         return state, self.observe(scene, state)
 
@@ -74,8 +76,8 @@ class World(eqx.Module):
     ) -> tuple[SimState, Decision]:
         """`config.every` steps under the action u in [-1, 1]^2.
 
-        Braking ends in standing, never in reverse. The reward is the mean over the steps, and with `progress_weight`
-        what is gained along the route.
+        Braking ends in standing, never in reverse. What exceeds the range of u is clipped; where u is not finite the
+        ego coasts. The reward is the mean over the steps, and with `progress_weight` what is gained along the route.
         """
         slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
         action = physical(jnp.clip(u, -1.0, 1.0), along(state.pose)[slot])
@@ -101,6 +103,16 @@ class World(eqx.Module):
             at_fault.any(),
             off_road.any(),
         )
+
+    def _check(self, scene: Scene) -> None:
+        if np.ndim(scene.log.x) != 2:
+            raise ConfigError("expected one scene; `jax.vmap` drives in a bank")
+        needed, there = self.config.every * self.config.horizon, scene.log.x.shape[0] - 1
+        if needed > there:
+            raise ConfigError(
+                f"horizon={self.config.horizon} decisions of {self.config.every} steps need {needed} steps after the "
+                f"start, scenes have at most {there}: horizon 1 to {there // self.config.every}, or longer crops"
+            )
 
     def failed(self, decision: Decision) -> Bool[Array | np.ndarray, "*batch"]:
         """Contact or off the road."""
