@@ -2,7 +2,8 @@
 
     python benchmarks/driving_learning.py --quick
     python benchmarks/driving_learning.py --sb3-python SB3/bin/python --rejax-python REJAX/bin/python
-Results go to benchmarks/results/driving_learning-<processor>.json, where parts not asked for stay as they were. A row that could not be measured says why; none is guessed. One thread; CPU time counts. About five minutes.
+Results go to benchmarks/results/driving_learning-<processor>.json, where parts not asked for stay as they were.
+A row that could not be measured says why; none is guessed. One thread; CPU time counts. About five minutes.
 Each peer has an environment of its own, whose interpreter an option or an environment variable (GLEANINGS_SB3_PYTHON,
 GLEANINGS_REJAX_PYTHON) names; both also step our scenes, from the source beside this folder:
     SB3/bin/pip install -r benchmarks/peers/requirements-sb3.txt
