@@ -25,7 +25,7 @@ OWN, SB3, REJAX = "gleanings", "stable-baselines3", "rejax"
 VARIABLES = {SB3: "GLEANINGS_SB3_PYTHON", REJAX: "GLEANINGS_REJAX_PYTHON"}
 WORKERS = {SB3: FOLDER / "peers" / "sb3_peers.py", REJAX: FOLDER / "peers" / "rejax_peers.py"}
 EVERY = 16  # decisions for one gradient step
-_TIMEOUT_S = 240.0
+_TIMEOUT_S = 400.0
 
 
 def measure_training(
@@ -84,22 +84,14 @@ def _rejax(option: Path | None, common: Row, environments: int, iterations: int)
 
 
 def _sb3(option: Path | None, common: Row, environments: int, decisions: int, threads: tuple[int, ...]) -> Row:
-    """Timed briefly with each number of threads; the faster trains on to the return."""
-    brief = min(decisions, 40 * environments, 2560) if environments > 1 else 1280
-    rows = {}
-    for count in threads:
-        asked = {**common, "environments": environments, "threads": count, "warm": 4 * max(environments, EVERY)}
-        found = _asked(SB3, option, {**asked, "decisions": brief})
-        if "not run" in found:
-            return found
-        rows[found["decisions"] / found["time"][1]] = asked
-    best = rows[max(rows)]
-    found = _asked(SB3, option, {**best, "decisions": decisions})
+    """CPU time is that of the run after the brief ones that choose the number of threads."""
+    sizes = {"decisions": decisions, "brief": decisions // 8, "warm": 4 * max(environments, EVERY)}
+    found = _asked(SB3, option, {**common, **sizes, "environments": environments, "threads": threads})
     if "not run" in found:
         return found
-    result = {"episode_return": round(World().config.horizon * found["reward"], 2), "after_decisions": decisions}
-    speed = _speed([found["time"]], found["decisions"])
-    return {"version": found["version"], "threads": best["threads"], **speed, **result}
+    result = {"episode_return": round(World().config.horizon * found["reward"], 2)}
+    notes = {"version": found["version"], "threads": found["threads"]}
+    return notes | _speed(found["times"][-1:], 1) | result | {"after_decisions": found["decisions"]}
 
 
 def _asked(side: str, option: Path | None, arguments: Row) -> Row:

@@ -1,10 +1,12 @@
 """Trains SAC of stable-baselines3 on scenes of `gleanings`: a worker for an environment with both torch and JAX.
 
 One JSON command a line on stdin, one JSON answer a line on stdout:
-    {"case": "train", "source": FOLDER, "bank": FILE, "environments": 64, "threads": 1, "decisions": 2560, "warm": 256,
-     "batch": 256}
-        -> {"case": ..., "version": ..., "time": [wall s, cpu s], "decisions": timed ones, "reward": of a decision}
-One gradient step per 16 decisions. `reward` is the mean over the last fifth of the decisions.
+    {"case": "train", "source": FOLDER, "bank": FILE, "environments": 64, "threads": [1, 2], "decisions": 20480,
+     "brief": 2560, "warm": 256, "batch": 256}
+        -> {"case": ..., "version": ..., "threads": the faster number, "times": [[wall s, cpu s] of a decision, ...],
+            "decisions": all, "reward": of a decision}
+One gradient step per 16 decisions. `brief` decisions are timed with each number of threads, then the faster trains on.
+`reward` is the mean over the last fifth of the decisions.
 """
 
 import time
@@ -18,20 +20,19 @@ EVERY = 16  # decisions for one gradient step
 
 
 def train(
-    source: str, bank: str, environments: int, threads: int, decisions: int, warm: int, batch: int
+    source: str, bank: str, environments: int, threads: list[int], decisions: int, brief: int, warm: int, batch: int
 ) -> dict[str, Any]:
-    """Trains for `warm` decisions, then times the others."""
+    """Trains for `warm` decisions, then times all others."""
     import numpy as np
     import torch
     from stable_baselines3 import SAC
 
-    torch.set_num_threads(threads)
     scenes = _scenes(*world_and_bank(source, bank), environments)
     model = SAC(
         "MlpPolicy",
         scenes,
         learning_rate=3e-4,
-        buffer_size=max(decisions + warm, batch),
+        buffer_size=decisions + 2 * environments,
         learning_starts=min(warm, batch) // 2,
         batch_size=batch,
         gamma=0.95,
@@ -43,12 +44,21 @@ def train(
         seed=0,
     )
     model.learn(warm)
-    wall, cpu = time.perf_counter(), time.process_time()
-    model.learn(decisions, reset_num_timesteps=False)
-    took = time.perf_counter() - wall, time.process_time() - cpu
-    rewards = np.concatenate(scenes.rewards)[-(decisions // 5) :]
-    done = model.num_timesteps - warm
-    return {"version": version("stable-baselines3"), "time": took, "decisions": done, "reward": float(rewards.mean())}
+
+    def timed(count: int, decisions: int) -> tuple[float, float]:
+        torch.set_num_threads(count)
+        before, wall, cpu = model.num_timesteps, time.perf_counter(), time.process_time()
+        model.learn(decisions, reset_num_timesteps=False)
+        done = model.num_timesteps - before
+        return (time.perf_counter() - wall) / done, (time.process_time() - cpu) / done
+
+    tried = {count: timed(count, brief) for count in threads}
+    best = min(tried, key=lambda count: tried[count][1])
+    times = [tried[best], timed(best, decisions - model.num_timesteps)]
+    rewards = np.concatenate(scenes.rewards)
+    mean = float(rewards[-(len(rewards) // 5) :].mean())
+    notes = {"version": version("stable-baselines3"), "threads": best, "times": times}
+    return {**notes, "decisions": model.num_timesteps, "reward": mean}
 
 
 def _scenes(world: Any, bank: Any, count: int) -> Any:
