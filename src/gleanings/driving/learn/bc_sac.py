@@ -188,7 +188,7 @@ def update(
     def step(state: State, i: Array) -> tuple[State, Metrics]:
         return gradient_step(config, state, replay, labels, jax.random.fold_in(learn_key, i))
 
-    learner, metrics = lax.scan(step, _with_replay(state, None), jnp.arange(config.gradient_steps))
+    learner, metrics = lax.scan(step, without_replay(state), jnp.arange(config.gradient_steps))
     return _with_replay(learner, replay), stats | {name: value.mean() for name, value in metrics.items()}
 
 
@@ -247,6 +247,11 @@ class _Labels(eqx.Module):
 def _drawn(demos: Labelled, batch: int, key: Array) -> _Labels:
     rows = jax.random.randint(key, (batch,), 0, demos.obs.shape[0])
     return _Labels(*(jnp.asarray(field)[rows] for field in (demos.obs, demos.action, demos.mask)))
+
+
+def without_replay(state: State) -> State:
+    """What `gradient_step` carries."""
+    return _with_replay(state, None)
 
 
 def _with_replay(state: State, replay: Replay | None) -> State:

@@ -107,7 +107,7 @@ class SetNet(eqx.Module):
 
     def __call__(self, group: Group) -> Float[Array, "*batch F"]:
         hidden = jax.nn.relu(self.second(jax.nn.relu(self.first(group.rows))))
-        kept = jnp.where(group.mask[..., None], hidden, 0.0)  # not negative: 0 is the least a maximum can be
+        kept = hidden * group.mask[..., None]  # not negative: 0 is the least a maximum can be
         mean = kept.sum(-2) / jnp.maximum(group.mask.sum(-1, keepdims=True), 1)
         return jnp.concatenate([kept.max(-2, initial=0.0), mean], -1)
 

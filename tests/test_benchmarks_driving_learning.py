@@ -1,0 +1,85 @@
+"""What the benchmark of learning to drive compares and counts: targets, shapes of products, refusing peers."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gleanings.driving.crop import crop_scene
+from gleanings.driving.families import make_scenes
+from gleanings.driving.learn.bank import make_bank
+from gleanings.driving.learn.config import NetConfig, WorldConfig
+from gleanings.driving.learn.heads import TanhGaussian
+from gleanings.driving.learn.networks import Actor
+from gleanings.driving.routes import with_lane_route
+from gleanings.driving.stack import arrays_of
+
+
+@pytest.fixture
+def load(monkeypatch):
+    folder = Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.syspath_prepend(str(folder / "peers"))
+    yield importlib.import_module
+    own = ("_driving_", "_peers", "_results", "_timing", "_worker", "sb3_peers", "rejax_peers")
+    for name in [name for name in sys.modules if name.startswith(own)]:
+        del sys.modules[name]
+
+
+def test_targets_without_measurements_are_open(load):
+    found = [
+        *load("_driving_learning_training").training_targets([{"side": "rejax", "not run": "no"}]),
+        *load("_driving_learning_steps").step_targets([]),
+        *load("_driving_learning_driving").driving_targets([]),
+        *load("_driving_learning_scenes").scene_targets([]),
+    ]
+    assert {row[3] for row in found} == {None}
+    assert len({row[0] for row in found}) == len(found)
+
+
+def test_measured_rows_become_targets(load):
+    training = load("_driving_learning_training")
+    rates = [
+        ("gleanings", 64, 6000),
+        ("stable-baselines3", 1, 500),
+        ("stable-baselines3", 64, 1500),
+        ("rejax", 64, 5000),
+    ]
+    rows = [dict(zip(("side", "environments", "decisions_per_cpu_s"), rate, strict=True)) for rate in rates]
+    assert [row[3] for row in training.training_targets(rows)] == [4.0, 12.0, 1.2]
+    rows = [{"case": "sac, flat", "cpu_ms": 2.0}, {"case": "bc-sac, flat", "cpu_ms": 2.5}]
+    assert [row[3] for row in load("_driving_learning_steps").step_targets(rows)] == [None, 1.25]
+
+
+def test_products_are_those_of_the_layers(load):
+    """At 5 rows, a plain network of two hidden layers with 7 and 3 units."""
+    observe = WorldConfig().observe
+    actor = Actor(NetConfig(encoder="flat", trunk=(7, 3)), TanhGaussian(), observe, jax.random.key(0))
+    steps, size = load("_driving_learning_steps"), actor.encoder.size
+    shapes = steps.product_shapes(actor, jnp.zeros((5, size)))
+    assert shapes == [(5, size, 7), (5, 7, 3), (5, 3, 4)]
+    assert sum(map(steps.multiply_adds, shapes)) == 5 * (7 * size + 21 + 12)
+
+
+@pytest.mark.parametrize("side", ["stable-baselines3", "rejax"])
+def test_a_peer_that_is_missing_says_so(load, monkeypatch, side):
+    training = load("_driving_learning_training")
+    monkeypatch.delenv(training.VARIABLES[side], raising=False)
+    assert training.VARIABLES[side] in training._asked(side, None, {})["not run"]
+    assert "train" in training._asked(side, Path(sys.executable), {"source": "."})["not run"]
+
+
+def test_a_worker_reads_the_bank_that_was_written(load, tmp_path):
+    scenes = [crop_scene(with_lane_route(scene)) for scene in make_scenes("jam", seed=0, count=2)]
+    load("_driving_learning_scenes").write_bank(tmp_path / "bank.npz", scenes)
+    source = str(Path(__file__).parents[1] / "src")
+    _, bank = load("_driving_bank").world_and_bank(source, str(tmp_path / "bank.npz"))
+    expected = arrays_of(make_bank(scenes))
+    found = arrays_of(bank)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
