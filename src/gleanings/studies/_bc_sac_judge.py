@@ -17,6 +17,7 @@ from gleanings.studies._bc_sac_outcomes import (
     found_by,
     maps_of,
     mean_of,
+    named,
     outcomes,
     percent,
     points,
@@ -109,8 +110,8 @@ def _label(values: dict[str, Any], tests: dict[str, Tested], gated: tuple[Check,
         points = 100 * first.found.mde80
         return "underpowered", f"H1 is not shown, and the least difference found 4 times in 5 is {points:.1f} points."
     swings = {who: spread(values, who) for who in ("bc", "sac", "bc-sac")}
-    wild = [f"{who} {100 * sd:.1f}" for who, sd in swings.items() if sd > _UNSTABLE]
-    rates = [f"{who} {100 * mean_of(values, who, 'failure'):.1f} %" for who in ("bc", "sac", "bc-sac")]
+    wild = [f"{named(who)} {100 * sd:.1f}" for who, sd in swings.items() if sd > _UNSTABLE]
+    rates = [f"{named(who)} {100 * mean_of(values, who, 'failure'):.1f} %" for who in ("bc", "sac", "bc-sac")]
     held = ", ".join(f"{name} {'holds' if test.shown else 'fails'}" for name, test in tests.items())
     text = (
         f"Failure in the hardest tenth: {', '.join(rates)}. {held}. BC-SAC saves {saved:.0%} of BC's failures, limit "
@@ -149,7 +150,7 @@ def gates(values: dict[str, Any]) -> tuple[Check, ...]:
 
 
 def _gate(name: str, claim: str, rates: dict[str, float], holds: bool) -> Check:
-    measured = ", ".join(f"{what} {100 * value:.1f} %" for what, value in rates.items())
+    measured = ", ".join(f"{named(what)} {100 * value:.1f} %" for what, value in rates.items())
     return Check(name, f"(gate) {claim}", measured or "not measured", None, holds if rates else None)
 
 
@@ -175,7 +176,9 @@ def _brake(values: dict[str, Any]) -> Check:
     rates = {metric: mean_of(values, name, metric, "all") for metric in ("failure_star", "failure")}
     star, plain = rates.values()
     holds = star >= _BRAKE_STAR and plain >= _BRAKE and star > stars[next_one]
-    return _gate(name, claim, {"failure*": star, "failure": plain, f"failure* of {next_one}": stars[next_one]}, holds)
+    return _gate(
+        name, claim, {"failure*": star, "failure": plain, f"failure* of {named(next_one)}": stars[next_one]}, holds
+    )
 
 
 def _random(values: dict[str, Any]) -> Check:

@@ -21,6 +21,15 @@ PARTS = {
     "top3": ("hard", "top3"),
 }
 """Groups of scenes: set and mask within it. `hard` is the hardest tenth."""
+NAMES = {
+    "bc": "BC",
+    "bc-long": "BC, 3 x the steps",
+    "sac": "SAC",
+    "bc-sac": "BC-SAC",
+    "sac-progress": "SAC, progress",
+    "bc-shuffled": "BC, shuffled labels",
+    "bc-sac-no-reward": "BC-SAC, no reward",
+}
 
 
 def bits(text: str, count: int) -> Bool[np.ndarray, " C"]:
@@ -127,3 +136,8 @@ def points(interval: Interval) -> Interval:
     """In per cent instead of shares."""
     scaled = {key: 100 * getattr(interval, key) for key in ("estimate", "low", "high")}
     return replace(interval, **scaled)
+
+
+def named(who: str) -> str:
+    """An arm as the report calls it; controls and remedies keep their names."""
+    return NAMES.get(who, who)
