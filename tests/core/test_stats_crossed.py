@@ -103,6 +103,55 @@ def test_draws_come_in_blocks_and_depend_on_the_seed_only(monkeypatch):
     assert crossed_difference(grid, 0 * grid, seed=1).se == pytest.approx(whole.se, rel=0.05)
 
 
+def test_clusters_of_one_item_are_items():
+    rng = np.random.default_rng(6)
+    grid, labels = rng.normal(size=(5, 90)), np.repeat(["a", "b"], 45)
+    weights = np.where(labels == "a", 2 / 90, -2 / 90)
+    for share in (None, weights):
+        plain = crossed_difference(grid, 0 * grid, labels, weights=share, draws=20_000)
+        found = crossed_difference(grid, 0 * grid, labels, weights=share, clusters=np.arange(90), draws=20_000)
+        assert found.estimate == pytest.approx(plain.estimate)
+        assert found.per_seed == pytest.approx(plain.per_seed)
+        assert found.se == pytest.approx(plain.se, rel=0.05)
+
+
+def test_clusters_of_unequal_size_are_drawn_as_a_ratio():
+    """Against the ratio of sums of each resample, and its standard error in closed form."""
+    rng = np.random.default_rng(7)
+    sizes = rng.integers(1, 12, 400)
+    index = np.repeat(np.arange(400), sizes)
+    grid = np.repeat(100 + rng.normal(size=(1, 400)), sizes, axis=1) + np.zeros((200, 1))
+    found = crossed_difference(grid, 0 * grid, clusters=index)
+    sums = np.bincount(index, grid[0])
+    residual = sums - grid[0].mean() * sizes
+    closed = math.sqrt(400 / 399 * (residual**2).sum()) / len(index)
+    drawn = rng.integers(400, size=(4000, 400))
+    ratios = sums[drawn].sum(1) / sizes[drawn].sum(1)
+    assert found.estimate == pytest.approx(grid.mean())
+    assert found.se == pytest.approx(closed, rel=0.05)
+    assert found.se == pytest.approx(ratios.std(), rel=0.08)
+
+
+def test_two_clusters_a_stratum_have_the_variance_of_their_difference():
+    labels = np.repeat(np.arange(50), 2)
+    row = np.random.default_rng(8).normal(size=100)
+    grid = row + np.zeros((200, 1))
+    found = crossed_difference(grid, 0 * grid, labels, clusters=np.arange(100))
+    # Var of the mean of two, estimated by (x - y)^2 / 4 a stratum.
+    centred = row - row.mean()
+    closed = math.sqrt(((centred[::2] - centred[1::2]) ** 2 / 4).sum()) / 50
+    assert found.se == pytest.approx(closed, rel=0.05)
+
+
+def test_a_cluster_shared_by_both_sides_of_a_contrast_cancels():
+    effect = np.random.default_rng(9).normal(size=60)
+    grid = np.tile(effect, (4, 2))
+    weights = np.repeat([1 / 60, -1 / 60], 60)
+    shared, apart = np.tile(np.arange(60), 2), np.arange(120)
+    assert crossed_difference(grid, 0 * grid, weights=weights, clusters=shared).se < 1e-6
+    assert crossed_difference(grid, 0 * grid, weights=weights, clusters=apart).se > 0.1
+
+
 @pytest.mark.parametrize(
     ("a", "options", "message"),
     [
@@ -111,6 +160,9 @@ def test_draws_come_in_blocks_and_depend_on_the_seed_only(monkeypatch):
         (ZERO, {"strata": [0, 1]}, "strata have shape"),
         (ZERO, {"weights": [1.0]}, "weights have shape"),
         (ZERO, {"level": 2.0}, "level"),
+        (ZERO, {"clusters": [0, 1]}, "clusters have shape"),
+        (ZERO, {"clusters": [0, 0, 0]}, "at least 2"),
+        (ZERO, {"clusters": [0, 1, 1], "strata": [0, 0, 1]}, "several strata"),
     ],
 )
 def test_unusable_grids_are_refused(a, options, message):
@@ -134,3 +186,22 @@ def test_coverage_with_few_seeds(seeds, by_seed, by_item, noise):
         grid = grid + noise * rng.normal(size=(seeds, 60))
         hits.append(not crossed_difference(grid, 0 * grid, draws=1000, seed=repeat).interval.excludes(0.0))
     assert np.mean(hits) >= 0.92
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 8])
+@pytest.mark.parametrize("by_seed", [0.02, 0.3])
+def test_coverage_with_clusters_of_unequal_size(seeds, by_seed):
+    hits = np.zeros(2)
+    for repeat in range(400):
+        rng = np.random.default_rng(repeat)
+        index = np.repeat(np.arange(60), rng.integers(1, 15, 60))
+        strata, effect = index % 3, rng.normal(size=60)
+        grid = by_seed * rng.normal(size=(seeds, 1)) + effect[index] + rng.normal(size=(seeds, len(index)))
+        for row, labels in enumerate((None, index)):
+            found = crossed_difference(grid, 0 * grid, strata, clusters=labels, draws=1000, seed=repeat)
+            hits[row] += not found.interval.excludes(0.0)
+    plain, clustered = hits / 400
+    assert clustered >= 0.92
+    if (seeds, by_seed) == (8, 0.02):  # elsewhere the seeds decide the width
+        assert plain < 0.8

@@ -164,6 +164,7 @@ def crossed_difference(
     strata: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
     draws: int = 5000,
     level: float = 0.95,
     seed: int = 0,
@@ -174,9 +175,13 @@ def crossed_difference(
     other). theta: mean of the grid, or the sum over items of `weights` [C] times the mean over seeds, as for a contrast
     of two groups. SE = sd(theta*) sqrt(S / (S - 1)), interval theta +- t SE, p = T(theta / SE), mde80 = (t + t_.8) SE
     with S - 1 degrees of freedom: percentile intervals are too narrow for few seeds. One seed: items alone are
-    resampled, with normal quantiles, and the note says so.
-    ConfigError: shapes that differ or are empty, one item in all. NumericsError: NaN or infinity.
-    Source: ours; crossed resampling: Owen 2007, arXiv 0706.4005; t quantiles: Hesterberg 2015, arXiv 1411.5279.
+    resampled, with normal quantiles, and the note says so. `clusters` [C] label items that are drawn together, such as
+    scenes of one map, each within a stratum: whole clusters are resampled, each group of equal sign of weight as a
+    ratio to first order, so that unequal sizes add no variance; few clusters in a stratum are corrected for.
+    ConfigError: shapes that differ or are empty, one item or cluster in all, a cluster in two strata. NumericsError:
+    NaN or infinity.
+    Source: ours; crossed resampling: Owen 2007, arXiv 0706.4005; t quantiles: Hesterberg 2015, arXiv 1411.5279;
+    clusters: Rao & Wu 1988, JASA 83, 231-241.
     """
     first, second = np.asarray(a, float), np.asarray(b, float)
     if first.shape != second.shape or first.ndim != 2:
@@ -188,8 +193,12 @@ def crossed_difference(
     if share.shape != (items,):
         raise ConfigError(f"crossed_difference: weights have shape {share.shape}, there are {items} items")
     weighted = grid * share[:, None]
-    samples = np.concatenate(list(_crossed_means(weighted, labels, draws, np.random.default_rng(seed))))
     per_seed = weighted.sum(0)
+    if clusters is not None:
+        weighted, labels = _cluster_sums(weighted, share, labels if strata is None else strata, clusters)
+        _checked(weighted, 2, labels, draws, level)
+    rng = np.random.default_rng(seed)
+    samples = np.concatenate(list(_crossed_means(weighted, labels, draws, rng, corrected=clusters is not None)))
     theta, spread = float(per_seed.mean()), float(samples.std())
     if seeds == 1:
         se, note = spread, "one seed: the interval says nothing about other seeds"
@@ -354,12 +363,34 @@ def _pooled(strata: ArrayLike) -> np.ndarray:
         labels[labels == smallest] = next_one
 
 
+def _cluster_sums(
+    weighted: np.ndarray, share: np.ndarray, strata: ArrayLike, clusters: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums [clusters, seeds] over items of what resampling adds to a ratio to first order, and strata of clusters.
+
+    A seed's whole sum is spread evenly over the clusters: the number of clusters drawn never changes.
+    """
+    of_item = np.unique(np.asarray(strata), return_inverse=True)[1]
+    names, first, index = np.unique(np.asarray(clusters), return_index=True, return_inverse=True)
+    if index.shape != share.shape:
+        raise ConfigError(f"crossed_difference: clusters have shape {index.shape}, there are {len(share)} items")
+    if np.any(of_item[first][index] != of_item):
+        raise ConfigError("crossed_difference: a cluster has items of several strata; put the stratum into its label")
+    centred = weighted.copy()
+    for group in (share > 0, share < 0):
+        centred[group] -= np.outer(share[group], weighted[group].sum(0) / (share[group].sum() or 1.0))
+    sums = np.zeros((len(names), weighted.shape[1]))
+    np.add.at(sums, index, centred)
+    return sums + weighted.sum(0) / len(names), _pooled(of_item[first])
+
+
 def _crossed_means(
-    weighted: np.ndarray, labels: np.ndarray, draws: int, rng: np.random.Generator
+    weighted: np.ndarray, labels: np.ndarray, draws: int, rng: np.random.Generator, *, corrected: bool
 ) -> Iterator[np.ndarray]:
     """Blocks of the sum over items of the mean over seeds of weighted values [items, seeds], both resampled.
 
     How often a resample holds each unit is all that counts, so that a draw is a bilinear form in the values.
+    `corrected`: the k units of a stratum vary by sqrt(k / (k - 1)) more, which makes the variance unbiased.
     """
     items, seeds = weighted.shape
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
@@ -368,7 +399,8 @@ def _crossed_means(
         r = min(block, draws - start)
         of_items = np.empty((r, items), np.float32)
         for rows in members:
-            of_items[:, rows] = _counts(len(rows), r, rng)
+            more = math.sqrt(len(rows) / (len(rows) - 1)) if corrected else 1.0
+            of_items[:, rows] = 1 + more * (_counts(len(rows), r, rng) - 1)
         of_seeds = _counts(seeds, r, rng) / seeds
         yield np.einsum("rs,rs->r", of_items @ weighted, of_seeds)
 

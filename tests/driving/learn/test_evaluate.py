@@ -124,6 +124,12 @@ def test_compare_pairs_seeds_and_scenes():
     halves = [compare(a, b, bucket=name).estimate for name in ("first", "second")]
     assert contrast.estimate == pytest.approx(halves[0] - halves[1])
     assert contrast.se > found.se
+    alone, pairs = (compare(a, b, bucket="first", against="second", clusters=np.arange(count) // k) for k in (1, 2))
+    assert alone.estimate == pairs.estimate == pytest.approx(contrast.estimate)
+    assert alone.se == pytest.approx(contrast.se, rel=0.1)
+    assert pairs.se != alone.se
+    with pytest.raises(ConfigError, match="79 labels"):
+        compare(a, b, clusters=np.arange(79))
 
 
 def test_compare_leaves_out_undefined_scenes_and_gives_no_interval_to_few():

@@ -184,13 +184,15 @@ def compare(
     *,
     against: str | None = None,
     world: str | None = None,
+    clusters: Sequence[Any] | np.ndarray | None = None,
     draws: int = 5000,
 ) -> Difference:
     """A - B of a metric in a bucket, one evaluation a seed, paired by seed and scene: `stats.crossed_difference`.
 
     Scenes are resampled within their kind (`kind_of`); those where the metric is undefined for any seed are left out.
-    against: the contrast [A - B] in `bucket` minus [A - B] in `against`. Below 30 scenes there is no interval.
-    ConfigError: other numbers of seeds or other scenes, no scene left, an unknown name.
+    against: the contrast [A - B] in `bucket` minus [A - B] in `against`. clusters: a label a scene; scenes of one kind
+    and label, such as those that share a map, are drawn together. Below 30 scenes there is no interval.
+    ConfigError: other numbers of seeds, scenes or labels, no scene left, an unknown name.
     """
     if len(a) != len(b) or not a or any(one.scenes != a[0].scenes for one in (*a, *b)):
         raise ConfigError(f"compare: {len(a)} and {len(b)} evaluations; need one a seed on both sides, of equal scenes")
@@ -203,12 +205,20 @@ def compare(
     signs = (1.0, -1.0)
     weights = sum(sign * mask / size for sign, mask, size in zip(signs, masks, sizes, strict=False))
     used = np.any(masks, axis=0)
-    groups = [f"{[bool(mask[i]) for mask in masks]} {kind_of(name)}" for i, name in enumerate(a[0].scenes)]
+    kinds = [kind_of(name) for name in a[0].scenes]
+    if clusters is None:
+        groups, together = [f"{[bool(mask[i]) for mask in masks]} {kind}" for i, kind in enumerate(kinds)], None
+    elif len(clusters) != len(kinds):
+        raise ConfigError(f"compare: {len(clusters)} labels of clusters for {len(kinds)} scenes")
+    else:  # a map may have scenes in both buckets
+        groups = kinds
+        together = np.asarray([f"{kind} {label}" for kind, label in zip(kinds, clusters, strict=True)])[used]
     found = crossed_difference(
         first[:, used],
         second[:, used],
         np.asarray(groups)[used],
         weights=np.asarray(weights, float)[used],
+        clusters=together,
         draws=draws,
     )
     if min(sizes) >= FEWEST:
