@@ -101,7 +101,7 @@ def run_drive(
 
     progress(scenes done, all scenes). Writes metrics.jsonl, artifacts/evaluation.json, artifacts/replay-*.html.
     """
-    _keep_programs()
+    keep_programs()
     scenes, skipped = found
     sim, policy = simulator_of(drive)
     key = jax.random.key(drive.seed)
@@ -126,7 +126,7 @@ def show_again(drive: Drive, number: int, path: Path) -> Path:
 
     ConfigError: no such scene. DataError: its source cannot be read any more.
     """
-    _keep_programs()
+    keep_programs()
     scenes, _ = scenes_of(drive)
     if not 0 <= number < len(scenes):
         raise ConfigError(f"scene is {number}; the run has scenes 0 to {len(scenes) - 1}")
@@ -163,8 +163,8 @@ def _finished(run: RunDirectory, count: int) -> dict[int, dict[str, float]]:
     return {index: {k[:-2]: nan for k in row if k[-2:] == "_n"} | row for index, row in rows.items()}
 
 
-def _keep_programs() -> None:
-    """Keep compiled programs for later runs, in the platform's cache folder unless jax has one."""
+def keep_programs() -> None:
+    """Keep compiled programs for later runs, in the user's cache folder unless jax has one."""
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gleanings" / "jax"
         jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -16,6 +16,7 @@ from gleanings.driving.learn.outcomes import outcomes_of
 from gleanings.driving.learn.policy import load_policy
 from gleanings.driving.learn.training import Training, driver_of, export_policies, train
 from gleanings.driving.learn.world import World
+from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene
 from gleanings.studies._bc_sac_scenes import Shard, load_bank, load_demos
 
@@ -114,6 +115,7 @@ def _learn(
     seeds: tuple[int, ...],
     shuffled: bool = False,
 ) -> tuple[dict[str, list[float]], Any]:
+    keep_programs()
     demos, _ = load_demos(folder, shards)
     if shuffled:
         order = np.random.default_rng(0).permutation(len(demos.obs))

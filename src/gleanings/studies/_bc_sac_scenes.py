@@ -15,6 +15,7 @@ from gleanings.driving.learn.difficulty import Buckets, difficulty_scores, make_
 from gleanings.driving.learn.evaluate import kind_of
 from gleanings.driving.learn.hazards import make_hazards
 from gleanings.driving.learn.world import World
+from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene, name_of
 from gleanings.driving.sim import on_device
 from gleanings.driving.store import load_compiled, save_scenes
@@ -36,6 +37,7 @@ def make_shard(folder: Path, shard: Shard, count: int, calibration: Sequence[flo
 
     calibration: scores; with them only scenes of the hardest tenth are saved, unless `keep`.
     """
+    keep_programs()
     scenes, discards = make_hazards(seed=shard[1], count=count)
     scores = difficulty_scores(scenes) if shard[0] != "train" else np.zeros(count)
     names = [name_of(scene) for scene in scenes]
@@ -83,13 +85,13 @@ def joined(parts: Sequence[dict[str, Any]], what: str) -> list[Any]:
 
 def ranked(parts: Sequence[dict[str, Any]], calibration: Sequence[dict[str, Any]]) -> Buckets:
     """Ranks of the scenes of shards among the calibration scenes."""
-    scores = (np.asarray(joined(rows, "scores"), float) for rows in (parts, calibration))
-    return make_buckets(*scores, joined(parts, "names"))
+    own, others = (np.asarray(joined(rows, "scores"), float) for rows in (parts, calibration))
+    return make_buckets(own, others, joined(parts, "names"))
 
 
 def kinds_and_sites(names: Sequence[str], deck: int, shared: int) -> tuple[list[str], list[int]]:
     """Kind of each hazard and a number of its map, which `shared` rounds of `deck` kinds have in common."""
-    kinds = [kind_of(name).removeprefix("hazard-") for name in names]
+    kinds = [kind_of(name) for name in names]
     tails = [name.rsplit("-", 2)[1:] for name in names]
     keys = [(int(seed), int(index) // deck // shared) for seed, index in tails]
     number = {key: k for k, key in enumerate(dict.fromkeys(keys))}

@@ -22,13 +22,13 @@ Scenes are generated hazards, ten kinds, 30 % of them without an event, with a f
 test scenes have maps of their own; 208 scenes share a set of maps, in training 104.
 
 - World: 0.1 s steps, a decision every 0.2 s, 40 decisions; nothing ends an episode. Others replay their logs; the
-  hardest tenth is driven once more with others by IDM. Actions in the test are the policies' modes, of the last iterate.
+  hardest tenth is driven once more with others by IDM. In the test the modes of the last iterates drive.
 - Failure: contact or off the road at any step. Failure*: failure, or progress below half of the log's.
 - Difficulty: four re-simulations of IDM on the lane route under noise; ranks among the calibration scenes. The hardest
   tenth is judged (top10), with its hardest (top3); the easier half is that of the first test scenes as they come.
 - Arms: BC; BC with three times the steps; SAC; BC-SAC; SAC with a reward for progress. The same networks, batches of
   256 (BC-SAC: 256 + 256) and numbers of gradient steps; no pre-training. Seeds from 0 on.
-- Tuning, on validation scenes, size full only: five values an arm, two seeds of their own, 10 of the 24 iterations, the least
+- Tuning, on validation scenes, size full only: five values an arm, two seeds of their own, fewer iterations, the least
   failure*: BC's learning rate, SAC's temperature, BC-SAC's weight of imitation (lambda), the weight of progress; the
   last two take the temperature found for SAC. The test scenes are drawn after that is frozen. Other sizes take what the
   last full run froze.
@@ -37,8 +37,8 @@ test scenes have maps of their own; 208 scenes share a set of maps, in training 
 - Intervals: crossed bootstrap over seeds and maps, within kinds, 5,000 draws, with t quantiles of the seeds. One-sided
   p-values, Holm over H1 to H3 at .025.
 
-Size quick: 624 training scenes, 3 seeds, 8 iterations with 128 episodes. Size full: 4,056 training scenes, 1,000 hard ones out of 10,816,
-8 seeds, 24 iterations with 256 episodes, 160 gradient steps each.
+Size quick: 624 training scenes, 3 seeds, 8 iterations with 128 episodes. Size full: 4,056 training scenes, 1,000 hard
+ones out of 10,816, 8 seeds, 24 iterations with 256 episodes and 160 gradient steps each.
 """
 
 DEVIATIONS = """

@@ -13,6 +13,7 @@ from gleanings.driving.learn.drives import drive
 from gleanings.driving.learn.episode_clips import episode_clips
 from gleanings.driving.learn.outcomes import THRESHOLDS, Outcomes, outcomes_of
 from gleanings.driving.learn.world import World
+from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene, name_of
 from gleanings.studies._bc_sac_arms import load_driver
 from gleanings.studies._bc_sac_scenes import Shard, load_bank
@@ -43,6 +44,7 @@ def controlled(folder: Path, chosen: Chosen) -> dict[str, Any]:
 
 
 def _outcomes(bank: Scene, others: Others, drivers: list[Any]) -> dict[str, Any]:
+    keep_programs()
     world, held = World(WorldConfig(others=others)), jax.device_get(bank)
     rows, actions = [], []
     for driver in drivers:

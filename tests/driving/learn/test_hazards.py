@@ -37,7 +37,7 @@ def braking(scenes: list[Scene]) -> np.ndarray:
 
 
 def test_scenes_are_learning_scenes(made: list[Scene]):
-    assert [name_of(scene) for scene in made] == [f"hazard-{FEW[k % 4]}-3-{k}" for k in range(12)]
+    assert [name_of(scene) for scene in made] == [f"{FEW[k % 4]}-3-{k}" for k in range(12)]
     for scene in made:
         check_scene(scene)
         assert scene.log.x.shape == (82, 16)

@@ -45,11 +45,11 @@ def test_every_number_of_logs_gives_something_to_train_and_test_on(count):
 
 
 def test_generated_scenes_are_a_stratum_of_their_own():
-    made = tuple(_scene()._replace(scene_id=text_array(f"hazard-cut_in-{k}-0", 32)) for k in range(4))
+    made = tuple(_scene()._replace(scene_id=text_array(f"cut_in-{k}-0", 32)) for k in range(4))
     both = joined(of_logs(windows_of(2)), Material(Split(*((one,) for one in made)), (1, 1, 1, 1)))
     assert both.strata("train") == (LOGS,) * 3 + (GENERATED,)
     assert both.strata("validation") == (GENERATED,)
-    assert name_of(both.split.test[-1]) == "hazard-cut_in-3-0"
+    assert name_of(both.split.test[-1]) == "cut_in-3-0"
     assert any("2 logs, split by number" in note for note in both.notes)
 
 

@@ -36,7 +36,7 @@ def outcomes(seed: int) -> Outcomes:
 
 def assessment(strata: tuple[str, ...] = ("",), worlds: tuple[str, ...] = WORLDS) -> Assessment:
     """Two seeds in these worlds, two controls in one; the strata one after the other."""
-    names = [f"hazard-{('cut_in', 'nothing')[k % 2]}-3-{k}" for k in range(COUNT)]
+    names = [f"{('cut_in', 'nothing')[k % 2]}-3-{k}" for k in range(COUNT)]
     of = tuple(strata[k * len(strata) // COUNT] for k in range(COUNT))
     difficulty = np.linspace(0, 2, COUNT)
     masks = _masks(names, of, difficulty, of, difficulty)

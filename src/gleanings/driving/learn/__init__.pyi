@@ -11,7 +11,7 @@ from gleanings.driving.learn.config import (
     sac_config,
 )
 from gleanings.driving.learn.contract import Contract, make_contract
-from gleanings.driving.learn.cutting import windows
+from gleanings.driving.learn.cutting import entire, windows
 from gleanings.driving.learn.demos import Audit, Demonstrations, make_demonstrations
 from gleanings.driving.learn.difficulty import (
     Buckets,
@@ -21,9 +21,12 @@ from gleanings.driving.learn.difficulty import (
     make_buckets,
 )
 from gleanings.driving.learn.drives import Driver, Drives, drive
+from gleanings.driving.learn.episode_clips import episode_clips, worst_failures
 from gleanings.driving.learn.evaluate import PolicyEvaluation, compare, evaluate_policy
+from gleanings.driving.learn.exporting import export_run, open_run
 from gleanings.driving.learn.hazards import KINDS, Discards, make_hazards
 from gleanings.driving.learn.labels import label_actions
+from gleanings.driving.learn.memory import check_memory
 from gleanings.driving.learn.outcomes import Outcomes, outcomes_of
 from gleanings.driving.learn.policy import Policy, export_policy, load_policy
 from gleanings.driving.learn.safety_reward import SafetyReward, clearance
@@ -61,14 +64,18 @@ __all__ = [
     "Training",
     "World",
     "WorldConfig",
+    "check_memory",
     "clearance",
     "compare",
     "controls",
     "difficulty_scores",
     "drive",
     "driver_of",
+    "entire",
+    "episode_clips",
     "evaluate_policy",
     "export_policy",
+    "export_run",
     "fit_difficulty_model",
     "label_actions",
     "load_policy",
@@ -77,9 +84,11 @@ __all__ = [
     "make_contract",
     "make_demonstrations",
     "make_hazards",
+    "open_run",
     "outcomes_of",
     "sac_config",
     "split_scenes",
     "train",
     "windows",
+    "worst_failures",
 ]

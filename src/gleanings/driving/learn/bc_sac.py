@@ -148,7 +148,6 @@ def alpha_loss(log_alpha: Scalar, entropy: Scalar, target_entropy: float) -> Sca
 
 def init(config: BCSACConfig, world: World, key: Key[Array, ""]) -> State:
     """Networks, targets equal to critics, and an empty replay. ConfigError: settings that cannot be meant."""
-    _check(config)
     actor_key, critic_key = jax.random.split(key)
     observe, optimiser = world.config.observe, make_optimiser(config)
     actor = Actor(config.net, make_head(config.head, config.components), observe, actor_key)
@@ -256,16 +255,3 @@ def without_replay(state: State) -> State:
 
 def _with_replay(state: State, replay: Replay | None) -> State:
     return eqx.tree_at(lambda s: s.replay, state, replay, is_leaf=lambda x: x is None or isinstance(x, Replay))
-
-
-def _check(config: BCSACConfig) -> None:
-    if min(config.imitation_weight, config.rl_weight) < 0 or config.imitation_weight + config.rl_weight <= 0:
-        weights = f"{config.imitation_weight} and {config.rl_weight}"
-        raise ConfigError(f"imitation_weight and rl_weight are {weights}; they are at least 0 and not both 0")
-    if not 0 <= config.discount < 1 or not 0 < config.target_rate <= 1 or config.temperature <= 0:
-        raise ConfigError(
-            f"discount={config.discount} lies in [0, 1), target_rate={config.target_rate} in (0, 1], "
-            f"temperature={config.temperature} above 0"
-        )
-    if config.target_entropy is not None and config.rl_weight == 0:
-        raise ConfigError("target_entropy needs an rl_weight above 0")

@@ -143,7 +143,7 @@ def evaluate(
 
     loaded = load_policy(policy)
     _keep_programs()
-    found = _hazards(count) if scenes is None else _cut(scenes, limit)
+    found = _hazards(count) if scenes is None else _cut(scenes, limit, evaluation=True)
     worlds = tuple(part.strip() for part in others.split(","))
     if out is None:
         print(evaluate_policy(loaded, found, others=worlds).table())
@@ -179,9 +179,9 @@ def _check_folder(folder: Path, resume: bool) -> None:
 
 
 def _keep_programs() -> None:
-    from gleanings.driving.run import _keep_programs
+    from gleanings.driving.run import keep_programs
 
-    _keep_programs()
+    keep_programs()
 
 
 def _say(text: str) -> None:
@@ -206,15 +206,18 @@ def _hazards(count: int) -> "list[Scene]":
     return make_hazards(seed=3, count=count)[0]
 
 
-def _cut(source: str, limit: int | None) -> "list[Scene]":
-    """Learning scenes out of files. ConfigError: none."""
+def _cut(source: str, limit: int | None, evaluation: bool = False) -> "list[Scene]":
+    """Learning scenes out of files; for an evaluation also short logs, but no mirror images. ConfigError: none."""
     from collections import Counter
 
-    from gleanings.driving.learn.cutting import windows
+    from gleanings.driving.learn.cutting import entire, windows
     from gleanings.driving.load import load_scenes
 
     skipped: Counter[str] = Counter()
-    found = [cut for scene in load_scenes(source, limit=limit) for cut in windows(scene, DemoConfig(), skipped)]
+    found, config = [], DemoConfig(mirror=not evaluation)
+    for scene in load_scenes(source, limit=limit):
+        cuts = windows(scene, config, skipped)
+        found += cuts or ([entire(scene)] if evaluation else [])
     if not found:
         reasons = ", ".join(f"{count} {name}" for name, count in skipped.most_common()) or "no vehicle travels 30 m"
         raise ConfigError(f"{source} holds no scene to learn from ({reasons})")

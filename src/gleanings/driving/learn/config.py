@@ -121,7 +121,7 @@ class BCConfig:
     """Distribution of the action."""
     components: int = 6
     """Components of the mixture (K)."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Adam."""
     clip_norm: float = 10.0
     """Largest global norm of a gradient."""
@@ -160,19 +160,19 @@ class BCSACConfig:
     """Of a decision (gamma)."""
     target_rate: float = 0.005
     """Step of the target critics towards the critics."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Adam, of actor and critics."""
     clip_norm: float = 10.0
     """Largest global norm of a gradient."""
     batch: int = 256
     """Rows from the replay, and as many from the demonstrations."""
-    environments: int = 64
+    environments: int = 256
     """Episodes collected in an iteration (E)."""
     gradient_steps: int = 160
     """Gradient steps of an iteration (U)."""
     iterations: int = 32
     """Iterations."""
-    capacity: int = 2048
+    capacity: int = 4096
     """Episodes that the replay holds (P)."""
 
     def __post_init__(self) -> None:

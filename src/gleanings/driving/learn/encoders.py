@@ -80,7 +80,8 @@ def _group(rows: Float[Array, "*batch R F"], mask: Bool[Array, "*batch R"]) -> G
 
 def _widths(observe: ObserveConfig) -> tuple[int, int, int, int, int]:
     """Features of the ego and of a row in each group, as `inputs` makes them."""
-    return len(_EGO) + _KINDS, 7 * observe.frames + 2 + _KINDS + COUNT, len(_ROAD) + _ROAD_KINDS, len(_LIGHT), len(_PATH)
+    others = 7 * observe.frames + 2 + _KINDS + COUNT
+    return len(_EGO) + _KINDS, others, len(_ROAD) + _ROAD_KINDS, len(_LIGHT), len(_PATH)
 
 
 class Encoder(eqx.Module):

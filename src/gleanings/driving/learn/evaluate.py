@@ -229,7 +229,7 @@ def compare(
 
 
 def kind_of(name: str) -> str:
-    """The kind of a scene by its name: `hazard-cut_in-0-3` is hazard-cut_in, `curve-0-1` is curve; else 'log'."""
+    """The kind of a scene by its name: `cut_in-0-3` is cut_in; else 'log'."""
     parts = name.partition("/")[0].rsplit("-", 2)
     return parts[0] if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit() else "log"
 

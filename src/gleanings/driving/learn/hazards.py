@@ -33,6 +33,7 @@ from gleanings.driving.stack import grow, sizes_of
 
 BATCH, DECISIONS, SHARED = 16, 40, 16
 _ATTEMPTS, _TRIES, _ENOUGH = 64, 20, 20
+_MOST = 100_000  # or names of scenes would be cut
 _STREETS = (("straight", "along"), ("curve", "along"), ("s_curve", "along"), ("crossing", "along"))
 _HIGHWAYS = (("multi_lane", "along"), ("cut_in", "along"), ("weave", "along"))
 _SITES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -92,17 +93,19 @@ class Draft(NamedTuple):
 def make_hazards(
     kinds: Sequence[str] | None = None, *, seed: int, count: int, config: DemoConfig | None = None
 ) -> tuple[list[Scene], Discards]:
-    """`count` learning scenes of these kinds (None: all), named hazard-<kind>-<seed>-<index>, NumPy arrays.
+    """`count` learning scenes of these kinds (None: all), named <kind>-<seed>-<index>, NumPy arrays.
 
     Where the expert fails a scene is drawn again; `Discards` counts these. A scene is the same for the same kinds, seed
     and index, however many are made; `SHARED` rounds of the kinds happen on the same maps, which differ between seeds.
     With 'nothing' among the kinds `config.nothing_share` of the scenes are that, in shares of a round. ConfigError: an
-    unknown kind, a negative seed or count, or a kind of which more than `config.max_discard` are discarded.
+    unknown kind, a seed or count below 0 or above 99,999, or a kind of which more than `config.max_discard` fail.
     """
     config = DemoConfig() if config is None else config
     deck = _deck(KINDS if kinds is None else tuple(kinds), config.nothing_share)
-    if seed < 0 or count < 0:
-        raise ConfigError(f"seed {seed} and count {count}: both must be 0 or more")
+    if not 0 <= seed < _MOST or not 0 <= count < _MOST:
+        raise ConfigError(
+            f"seed {seed} and count {count}: both are from 0 to {_MOST - 1:,}"
+        )
     found: dict[int, Scene] = {}
     discards, world = Discards(), World(WorldConfig())
     waiting = [(index, 0) for index in range(count)]
@@ -149,7 +152,7 @@ def draft(deck: Sequence[str], seed: int, index: int, attempt: int, config: Demo
             slots = bystanders(site, actors, SLOTS - 2 - len(actors))
             state = _lights(site, kind)
             episode = _episode(site, draw, actors, slots, kind)
-            name = f"hazard-{kind}-{seed}-{index}"
+            name = f"{kind}-{seed}-{index}"
             return Draft(name, kind, draw, actors, slots, episode, _follows(rng, config.follower_share), state)
     raise ConfigError(f"hazard {kind!r}, seed {seed}, index {index}: no room for it in family {family!r}")
 

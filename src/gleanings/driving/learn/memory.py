@@ -31,7 +31,7 @@ class Need(NamedTuple):
         return _COPIES * (self.networks + capacity * self.kept) + environments * self.collected + self.bank
 
 
-def need_of(config: BCSACConfig | DQNConfig, world: World, seeds: int, scenes: Sequence[Scene]) -> Need:
+def need_of(config: BCSACConfig | DQNConfig, world: World, seeds: int, scenes: Sequence[Scene] | Scene) -> Need:
     """What a training needs; nothing is computed, and networks are those of `init`."""
     init = bc_sac.init if isinstance(config, BCSACConfig) else dqn.init
     state: Any = eqx.filter_eval_shape(lambda key: init(config, world, key), jax.random.key(0))  # pyright: ignore[reportArgumentType]
@@ -39,12 +39,12 @@ def need_of(config: BCSACConfig | DQNConfig, world: World, seeds: int, scenes: S
     everything, replay = _bytes(state), _bytes((ring.obs, ring.action, ring.reward, getattr(state, "priority", None)))
     horizon = world.config.horizon
     collected = 4 * ((horizon + 1) * world.observation_size + 3 * horizon)
-    bank = len(scenes) * max((sum(leaf.nbytes for leaf in jax.tree.leaves(scene)) for scene in scenes), default=0)
+    bank = _bytes(scenes) if isinstance(scenes, Scene) else len(scenes) * max(map(_bytes, scenes), default=0)
     return Need(seeds * (everything - replay), seeds * replay // config.capacity, seeds * collected, bank)
 
 
 def check_memory(
-    config: BCSACConfig | DQNConfig, world: World, seeds: int, scenes: Sequence[Scene], free: int | None = None
+    config: BCSACConfig | DQNConfig, world: World, seeds: int, scenes: Sequence[Scene] | Scene, free: int | None = None
 ) -> None:
     """ConfigError where states, replays and bank of scenes exceed the free memory: what each takes, and what would fit.
 
@@ -59,7 +59,7 @@ def check_memory(
         f"{_COPIES} x {seeds} states": _COPIES * need.networks,
         f"{_COPIES} x {seeds} replays of {capacity} episodes": _COPIES * capacity * need.kept,
         f"{environments} episodes collected": environments * need.collected,
-        f"{len(scenes)} scenes": need.bank,
+        "the scenes": need.bank,
     }
     listed = ", ".join(f"{size:,} for {name}" for name, size in parts.items())
     raise ConfigError(f"{total:,} bytes are needed ({listed}), {free:,} are free: {_advice(need, environments, free)}")

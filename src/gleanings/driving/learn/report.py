@@ -195,7 +195,7 @@ def _kinds(report: Report, assessed: Assessment) -> None:
     if len(names) < 2:
         return
     failed = np.stack([one.outcomes().failed for one in assessed.policies.values()])
-    rates = {f"{name.removeprefix('hazard-').replace('_', ' ')} (n = {(kinds == name).sum()})":
+    rates = {f"{name.replace('_', ' ')} (n = {(kinds == name).sum()})":
              [100 * float(row[kinds == name].mean()) for row in failed] for name in names}  # fmt: skip
     order = sorted(rates, key=lambda name: -float(np.mean(rates[name])))
     series = [Series(label, order, [rates[name][k] for name in order]) for k, label in enumerate(assessed.policies)]

@@ -27,6 +27,7 @@ from gleanings.driving.learn.config import Algorithm, BCConfig, BCSACConfig, DQN
 from gleanings.driving.learn.contract import make_contract
 from gleanings.driving.learn.demos import Demonstrations
 from gleanings.driving.learn.drives import drive
+from gleanings.driving.learn.memory import check_memory
 from gleanings.driving.learn.outcomes import outcomes_of
 from gleanings.driving.learn.policy import export_policy
 from gleanings.driving.learn.world import World
@@ -71,13 +72,15 @@ def train(
 ) -> Iterator[Event]:
     """An event an iteration: its metrics, means over the seeds and those of each as `seed-3/...`, and the states.
 
-    scenes: learning scenes to drive in, or a bank of them; demos: what is imitated, None for pure reinforcement. States have a leading
-    axis of seeds; `driver_of` takes one. With validation scenes every `validate_every` iterations and at the end
+    scenes: learning scenes to drive in, or a bank of them; demos: what is imitated, None for pure reinforcement. States
+    have a leading axis of seeds; `driver_of` takes one. With validation scenes every `validate_every` iterations and at the end
     `validation/failure` and `validation/progress` are added. directory: a run folder, resumed if `resume`.
     ConfigError: settings or scenes that do not fit each other; NumericsError: a loss that is not finite.
     """
     config = Training(learner, world, tuple(seeds), "", validate_every, save_every)
     _check(config, scenes, demos)
+    if not isinstance(learner, BCConfig):
+        check_memory(learner, World(world), len(config.seeds), scenes)
     if directory is None:
         yield from _events(config, scenes, demos, validation, None, progress)
         return
@@ -177,6 +180,7 @@ def _events(
         seed=0,
         run=run,
         save_every=config.save_every,
+        members=[f"seed {seed}" for seed in config.seeds],
         log_every=1,
         progress=progress,
     )
