@@ -68,7 +68,7 @@ def test_every_section_is_there_and_plots_come_first(tmp_path):
     assert "larger λ" in text
     assert "0.37" in text
     assert text.index("<svg") < text.index("<table")
-    assert text.count("<svg") == 15
+    assert text.count("<svg") == 14
     titles = re.findall("<h2>(.*?)</h2>", text)
     assert titles[:4] == ["Failure by difficulty", "Failure against progress", "Hypotheses", "Failure along difficulty"]
     assert len(text) < 400_000
