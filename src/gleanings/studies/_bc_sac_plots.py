@@ -145,6 +145,7 @@ def split_bars(values: dict[str, Any]) -> str:
 def action_bars(values: dict[str, Any]) -> list[str]:
     """Median and 5 to 95 % of the two actions in the hardest tenth."""
     known = [*shown(values), *(name for name in ("expert replay",) if name in values["controls"])]
+    known = [who for who in known if found_by(values, who).get("actions")]
     panels = []
     for k, title in enumerate(("acceleration", "steering")):
         rows = [found_by(values, who)["actions"][k] for who in known]
@@ -167,10 +168,15 @@ def learning_curves(values: dict[str, Any]) -> list[str]:
     return panels
 
 
+def kind_name(kind: str) -> str:
+    """Of a hazard, as read."""
+    return kind.removeprefix("hazard-").replace("_", " ")
+
+
 def discard_bars(values: dict[str, Any]) -> str:
     """Share of the drawn scenes of each kind that the expert fails."""
     drawn, failed = values["data"]["drawn"], values["data"]["failed"]
-    share = {kind.replace("_", " "): 100 * failed.get(kind, 0) / n for kind, n in drawn.items() if n}
+    share = {kind_name(kind): 100 * failed.get(kind, 0) / n for kind, n in drawn.items() if n}
     order = sorted(share, key=lambda kind: -share[kind])
     series = [Series("", order, [share[kind] for kind in order])]
     return figure_bars(series, value_label="discarded, %", style="bars", horizontal=True)

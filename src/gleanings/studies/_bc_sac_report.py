@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gleanings.core.report import Report
+from gleanings.core.stats import Interval
 from gleanings.core.study import Evidence, Verdict
 from gleanings.studies import _bc_sac_plots as plots
 from gleanings.studies._bc_sac_judge import LEARNT, gates, hypotheses, negative, reduction
@@ -85,7 +86,7 @@ def _pareto(values: dict[str, Any], report: Report) -> None:
     report.figure(plots.pareto(values))
     if not values["tuning"]:
         return
-    caption = "Tuning: half the steps, two seeds of its own; from the smallest to the largest weight along each line."
+    caption = "Shorter runs of the tuning, with seeds of their own; lines go from the smallest to the largest weight."
     report.figure(plots.validation_pareto(values), f"{caption} {matched(values)}")
 
 
@@ -117,7 +118,7 @@ def _tests(values: dict[str, Any], report: Report) -> None:
     rows = []
     for name, test in tests.items():
         found, outcome = test.found, "shown" if test.shown else "not shown"
-        numbers = [points(found.interval), 100 * found.iqm, test.p, 100 * found.mde80]
+        numbers = [points(found.interval), f"{100 * found.iqm:.1f}", f"{test.p:.2g}", f"{100 * found.mde80:.1f}"]
         rows.append([_VERSUS[name], *numbers, outcome if test.counted else f"{outcome}, not counted"])
     text = (
         "p: one-sided, limit .025; of H1 to H3 after Holm's correction. R2 counts only where they hold. MDE80: the "
@@ -198,7 +199,7 @@ def _data(values: dict[str, Any], report: Report) -> None:
     row = [audit["decisions"], audit["kept"], *shares, audit["reward"], 1000 * audit["residual_m"][2]]
     heads = ["decisions", "kept", "standing", "clipped", "r < 0", "mean r", "residual, 99 %, mm"]
     report.table(heads, [row], _AUDIT)
-    rows = [[kind.replace("_", " "), n, found["failed"].get(kind, 0)] for kind, n in found["drawn"].items()]
+    rows = [[plots.kind_name(kind), n, found["failed"].get(kind, 0)] for kind, n in found["drawn"].items()]
     report.table(["hazard", "drawn", "discarded"], rows)
     rows = [[named(arm), field, value] for arm, fields in frozen.items() for field, value in fields.items()]
     report.table(["arm", "setting", "value"], rows, "Chosen on validation scenes, before the test scenes were driven.")
@@ -216,15 +217,19 @@ def _tables(values: dict[str, Any], report: Report) -> None:
     report.section("All figures")
     arms = list(values["arms"])
     rows = [
-        [named(arm), label, *(points(rate(values, arm, metric, part)) for metric in _RATES)]
-        for arm in arms
+        [_line(label), _line(named(arm)), *(_cell(rate(values, arm, metric, part)) for metric in _RATES)]
         for part, label in plots.BUCKETS.items()
+        for arm in arms
     ]
-    heads = ["failure %", "failure* %", "at fault %", "off road %"]
-    report.table(["arm", "scenes", *heads], rows, "Others as in the log; 95 % intervals; n is the number of seeds.")
+    heads = ["failure", "failure*", "at fault", "off road"]
+    report.table(["scenes", "arm", *heads], rows, "In %, others as in the log, with 95 % intervals.")
     rows = [[*_who_cells(values, who), 100 * spread(values, who)] for who in arms]
-    style = ["progress", "share of the way", "ADE m", "comfort", "|u| > .95"]
-    report.table(["arm", *style, "sd of failure over seeds"], rows, "In the hardest tenth, means over seeds.")
+    style = ["progress", "way", "ADE m", "comfort", "|u| > .95"]
+    caption = (
+        "In the hardest tenth, means over seeds. Progress: mean over scenes of the ratio to the log; way: share of the "
+        "log's distance that is covered; sd: of failure over seeds, points."
+    )
+    report.table(["arm", *style, "sd"], rows, caption)
     rows = []
     for name in values["controls"]:
         rates = [100 * mean_of(values, name, metric, part) for part in ("all", "hard") for metric in _RATES[:2]]
@@ -247,8 +252,18 @@ def _remedies(values: dict[str, Any], report: Report) -> None:
         report.table(["remedy", "failure %", "failure* %", "failure less BC's, points", "progress"], rows, caption)
 
 
+def _line(text: str) -> str:
+    """Text that is not broken."""
+    return text.replace(" ", "\u00a0")
+
+
+def _cell(interval: Interval) -> str:
+    shown = [f"{100 * value:.1f}" for value in (interval.estimate, interval.low, interval.high)]
+    return _line("{} [{}, {}]".format(*shown)) if math.isfinite(interval.low) else shown[0]
+
+
 def _who_cells(values: dict[str, Any], who: str) -> list[Any]:
-    return [named(who), *(_mean(found_by(values, who)[key]) for key in _FIGURES)]
+    return [_line(named(who)), *(_mean(found_by(values, who)[key]) for key in _FIGURES)]
 
 
 def _mean(x: Any) -> float | None:
