@@ -43,7 +43,7 @@ def failure_bars(values: dict[str, Any], metric: str = "failure", *, thumbnail: 
         for arm in arms
     ]
     label = {"failure": _FAILURE, "failure_star": "scenes with failure*, %"}[metric]
-    size = None if thumbnail else _HALF
+    size = (300, 180) if thumbnail else _HALF
     return figure_bars(series, value_label=label, reference=0.0, size=size, thumbnail=thumbnail)
 
 

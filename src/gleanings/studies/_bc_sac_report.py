@@ -233,9 +233,9 @@ def _tables(values: dict[str, Any], report: Report) -> None:
     rows = []
     for name in values["controls"]:
         rates = [100 * mean_of(values, name, metric, part) for part in ("all", "hard") for metric in _RATES[:2]]
-        rows.append([name, *rates, *_who_cells(values, name)[1:]])
-    parts = [f"{part}: {what} %" for part in ("all", "hardest") for what in ("failure", "failure*")]
-    report.table(["control", *parts, *style], rows)
+        rows.append([_line(name), *rates, *_who_cells(values, name)[1:3]])
+    parts = [f"{what}, {part}" for part in ("all", "hardest") for what in ("failure", "failure*")]
+    report.table(["control", *parts, *style[:2]], rows, "Rates in %; progress and way in the hardest tenth.")
     rows = [[named(arm), one["updates"], one["decisions"]] for arm, one in values["arms"].items()]
     report.table(["arm", "gradient steps a seed", "decisions driven"], rows)
     _remedies(values, report)
@@ -254,12 +254,12 @@ def _remedies(values: dict[str, Any], report: Report) -> None:
 
 def _line(text: str) -> str:
     """Text that is not broken."""
-    return text.replace(" ", "\u00a0")
+    return text.replace(" ", "\u00a0").replace("-", "\u2011")
 
 
 def _cell(interval: Interval) -> str:
-    shown = [f"{100 * value:.1f}" for value in (interval.estimate, interval.low, interval.high)]
-    return _line("{} [{}, {}]".format(*shown)) if math.isfinite(interval.low) else shown[0]
+    y, low, high = (100 * value for value in (interval.estimate, interval.low, interval.high))
+    return _line(f"{y:.1f} [{low:.0f}, {high:.0f}]") if math.isfinite(low) else f"{y:.1f}"
 
 
 def _who_cells(values: dict[str, Any], who: str) -> list[Any]:
