@@ -112,6 +112,7 @@ def _outcomes(
         _mark(slow, np.flatnonzero(~fails), latent[1], rates[2])
         failed.append(fails)
         star.append(fails | slow)
+    stops = {f"{k / 10}": rates[2] * min(1.0, (k - 2) / 3) for k in range(3, 10)}
     struck = [row & (shared[1] > 0.6) for row in failed]
     n = len(shift)
     return {
@@ -124,7 +125,7 @@ def _outcomes(
         "ade_m": [2.0] * n,
         "comfort": [0.9] * n,
         "saturated": [0.05] * n,
-        "star_at": {f"{k / 10}": [rates[0] + (1 - rates[0]) * rates[2] * (k - 2) / 3] * n for k in range(3, 10)},
+        "star_at": {at: [rates[0] + (1 - rates[0]) * share] * n for at, share in stops.items()},
         "actions": _QUANTILES,
     }
 

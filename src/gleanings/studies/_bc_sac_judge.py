@@ -114,8 +114,9 @@ def _label(values: dict[str, Any], tests: dict[str, Tested], gated: tuple[Check,
     rates = [f"{named(who)} {100 * mean_of(values, who, 'failure'):.1f} %" for who in ("bc", "sac", "bc-sac")]
     held = ", ".join(f"{name} {'holds' if test.shown else 'fails'}" for name, test in tests.items())
     text = (
-        f"Failure in the hardest tenth: {', '.join(rates)}. {held}. BC-SAC saves {saved:.0%} of BC's failures, limit "
-        f"{REDUCTION:.0%}. BC may be the easier opponent: the paper's closed-loop imitation, MGAIL, is not here."
+        f"Failure in the hardest tenth: {', '.join(rates)}. {held}. BC-SAC saves {100 * saved:.0f} % of BC's failures, "
+        f"limit {100 * REDUCTION:.0f} %. BC may be the easier opponent: the paper's closed-loop imitation, MGAIL, is "
+        "not here."
     )
     if wild:
         text += f" Unstable: points of sd over seeds, limit {100 * _UNSTABLE:g}: {', '.join(wild)}."
@@ -136,7 +137,7 @@ def _test_check(name: str, test: Tested) -> Check:
 
 def _easy(values: dict[str, Any]) -> Check:
     found = rate(values, "bc", "failure", "easy")
-    claim = f"(no gate) BC can drive: in the easy half it fails in at most {_EASY:.0%}"
+    claim = f"(no gate) BC can drive: in the easy half it fails in at most {100 * _EASY:.0f} %"
     return Check("BC, easy half", claim, "failure, %", points(found), found.estimate <= _EASY)
 
 
@@ -157,15 +158,15 @@ def _gate(name: str, claim: str, rates: dict[str, float], holds: bool) -> Check:
 def _expert(values: dict[str, Any]) -> Check:
     known = "expert replay" in values["controls"]
     rates = {part: mean_of(values, "expert replay", "failure", part) for part in ("all", "hard") if known}
-    claim = f"the expert's replay fails in at most {_EXPERT:.1%} of both sets of scenes"
+    claim = f"the expert's replay fails in at most {100 * _EXPERT:g} % of both sets of scenes"
     return _gate("expert replay", claim, rates, all(value <= _EXPERT for value in rates.values()))
 
 
 def _brake(values: dict[str, Any]) -> Check:
     name = "brake to stop"
     claim = (
-        f"of all scenes braking to a stop fails* in at least {_BRAKE_STAR:.0%}, more than any other control (without "
-        f"`random`) or learnt arm, and fails in at least {_BRAKE:.0%}"
+        f"of all scenes braking to a stop fails* in at least {100 * _BRAKE_STAR:.0f} %, more than any learnt arm or "
+        f"other control but `random`, and fails in at least {100 * _BRAKE:.0f} %"
     )
     if name not in values["controls"]:
         return _gate(name, claim, {}, False)
@@ -184,7 +185,7 @@ def _brake(values: dict[str, Any]) -> Check:
 def _random(values: dict[str, Any]) -> Check:
     known = "random" in values["controls"]
     rates = {"failure*": mean_of(values, "random", "failure_star", "all")} if known else {}
-    claim = f"random actions fail* in at least {_RANDOM_STAR:.0%} of all scenes"
+    claim = f"random actions fail* in at least {100 * _RANDOM_STAR:.0f} % of all scenes"
     return _gate("random", claim, rates, all(value >= _RANDOM_STAR for value in rates.values()))
 
 
@@ -208,5 +209,7 @@ def _halves(values: dict[str, Any]) -> Check:
 
 def _same(name: str, claim: str, found: Difference) -> Check:
     holds = not found.interval.excludes(0.0) or abs(found.estimate) <= _SAME
-    claim = f"(gate) {claim}: in the hardest tenth the interval holds 0, or the two differ by at most {_SAME:.0%}"
-    return Check(name, claim, "difference, points:", points(found.interval), holds)
+    limit = f"the interval holds 0, or the two differ by at most {100 * _SAME:.0f} points"
+    return Check(
+        name, f"(gate) {claim}: in the hardest tenth {limit}", "difference, points:", points(found.interval), holds
+    )

@@ -13,7 +13,7 @@ from gleanings.studies._bc_sac_outcomes import found_by, named, outcomes, points
 
 MAIN = ("bc", "sac", "bc-sac", "sac-progress")
 """Arms that every figure shows."""
-BUCKETS = {"all": "all", "easy": "easy half", "top50": "hard half", "hard": "hardest 10 %", "top3": "hardest 3 %"}
+BUCKETS = {"all": "all", "easy": "easy half", "top50": "hard half", "hard": "top 10 %", "top3": "top 3 %"}
 _COLOURS = {"bc": 0, "sac": 1, "bc-sac": 2, "sac-progress": 3, "bc-long": 4, "bc-sac-no-reward": 6, "bc-shuffled": 7}
 _GREY = 5
 _HALF = (360, 300)
@@ -37,19 +37,20 @@ def shown(values: dict[str, Any], names: Iterable[str] = MAIN) -> list[str]:
 def failure_bars(values: dict[str, Any], metric: str = "failure", *, thumbnail: bool = False) -> str:
     """Rate by group of scenes and arm, with intervals."""
     arms = shown(values, MAIN[:3] if thumbnail else MAIN)
-    buckets = {"easy": "easy", "hard": "hardest"} if thumbnail else BUCKETS
+    buckets = {"easy": "easy half", "hard": "hardest 10 %"} if thumbnail else BUCKETS
     series = [
         _with_bounds(arm, list(buckets.values()), [points(rate(values, arm, metric, part)) for part in buckets])
         for arm in arms
     ]
     label = {"failure": _FAILURE, "failure_star": "scenes with failure*, %"}[metric]
-    return figure_bars(series, value_label=label, reference=0.0, thumbnail=thumbnail)
+    size = (300, 180) if thumbnail else _HALF
+    return figure_bars(series, value_label=label, reference=0.0, size=size, thumbnail=thumbnail)
 
 
 def pareto(values: dict[str, Any]) -> str:
     """Failure against progress in the hardest tenth: a dot a seed, controls as points."""
     series = []
-    for arm in shown(values, (*MAIN, "bc-long")):
+    for arm in shown(values):
         failed, way = 100 * outcomes(values, arm, "failure").mean(1), np.asarray(found_by(values, arm)["progress"])
         # The name stands beside the last point: the lowest.
         order = np.argsort(-failed)
@@ -73,18 +74,19 @@ def tuning_curve(values: dict[str, Any], arm: str, metric: str = "failure") -> F
 def validation_pareto(values: dict[str, Any]) -> str:
     """The curves of BC-SAC over lambda and of SAC over the weight of progress, on validation scenes."""
     series = []
-    for arm, name in (("bc-sac", "BC-SAC over λ"), ("sac-progress", "SAC over w_p")):
+    for arm, name in (("bc-sac", "BC-SAC, λ"), ("sac-progress", "SAC, weight of progress")):
         curve = tuning_curve(values, arm)
         if len(curve):
-            series.append(Series(name, curve[:, 1], 100 * curve[:, 2], colour=_COLOURS[arm]))
+            along = f"{name} {curve[0, 0]:g} to {curve[-1, 0]:g}"
+            series.append(Series(along, curve[:, 1], 100 * curve[:, 2], colour=_COLOURS[arm]))
     return figure_line(series, x_label=_PROGRESS, y_label=_FAILURE, title="validation scenes", size=(740, 320))
 
 
 def forest(found: Mapping[str, Interval]) -> str:
     """Differences with their intervals, in points."""
+    series = [_with_bounds("", list(found), [points(one) for one in found.values()])]
     label = "BC-SAC less the other, points"
-    scaled = [points(one) for one in found.values()]
-    return figure_bars([_with_bounds("", list(found), scaled)], value_label=label, horizontal=True, reference=0.0)
+    return figure_bars(series, value_label=label, horizontal=True, reference=0.0, size=(420, 210))
 
 
 def deciles(values: dict[str, Any], arm: str) -> Float[np.ndarray, " 10"]:
@@ -143,11 +145,12 @@ def split_bars(values: dict[str, Any]) -> str:
 def action_bars(values: dict[str, Any]) -> list[str]:
     """Median and 5 to 95 % of the two actions in the hardest tenth."""
     known = [*shown(values), *(name for name in ("expert replay",) if name in values["controls"])]
+    known = [who for who in known if found_by(values, who).get("actions")]
     panels = []
     for k, title in enumerate(("acceleration", "steering")):
         rows = [found_by(values, who)["actions"][k] for who in known]
-        bounds = [[row[i] for row in rows] for i in (2, 0, 4)]
-        series = [Series("", [named(who) for who in known], *bounds)]
+        y, low, high = ([row[i] for row in rows] for i in (2, 0, 4))
+        series = [Series("", [named(who) for who in known], y, low, high)]
         panels.append(figure_bars(series, value_label="u", title=title, horizontal=True, reference=0.0, size=_HALF))
     return panels
 
@@ -165,10 +168,15 @@ def learning_curves(values: dict[str, Any]) -> list[str]:
     return panels
 
 
+def kind_name(kind: str) -> str:
+    """Of a hazard, as read."""
+    return kind.removeprefix("hazard-").replace("_", " ")
+
+
 def discard_bars(values: dict[str, Any]) -> str:
     """Share of the drawn scenes of each kind that the expert fails."""
     drawn, failed = values["data"]["drawn"], values["data"]["failed"]
-    share = {kind.replace("_", " "): 100 * failed.get(kind, 0) / n for kind, n in drawn.items() if n}
+    share = {kind_name(kind): 100 * failed.get(kind, 0) / n for kind, n in drawn.items() if n}
     order = sorted(share, key=lambda kind: -share[kind])
     series = [Series("", order, [share[kind] for kind in order])]
     return figure_bars(series, value_label="discarded, %", style="bars", horizontal=True)
