@@ -47,12 +47,14 @@ class Critics(eqx.Module):
 
 
 class State(eqx.Module):
-    """What training changes. step: gradient steps so far."""
+    """What training changes. imitation_weight: as configured; here, so that one program serves all. step: gradient
+    steps so far."""
 
     actor: Actor
     critics: Critics
     targets: Critics
     log_alpha: Scalar
+    imitation_weight: Scalar
     actor_moments: optax.OptState
     critic_moments: optax.OptState
     alpha_moments: optax.OptState
@@ -121,7 +123,7 @@ def actor_loss(
     critics: CriticsFn,
     obs: Float32[Array, "B D"],
     labels: Labelled | None,
-    weights: tuple[float, float],
+    weights: tuple[float, float | Scalar],
     alpha: Scalar,
     key: Key[Array, ""],
 ) -> tuple[Scalar, Metrics]:
@@ -158,6 +160,7 @@ def init(config: BCSACConfig, world: World, key: Key[Array, ""]) -> State:
         critics,
         jax.tree.map(jnp.array, critics),  # copies, so that a program may reuse the memory of both
         log_alpha,
+        jnp.float32(config.imitation_weight),
         optimiser.init(eqx.filter(actor, eqx.is_array)),
         optimiser.init(eqx.filter(critics, eqx.is_array)),
         optimiser.init(log_alpha),
@@ -205,7 +208,7 @@ def gradient_step(
     critics, critic_moments = descend(optimiser, state.critics, slope, state.critic_moments)
     targets = follow(state.targets, critics, config.target_rate)
 
-    weights = (config.rl_weight, config.imitation_weight)
+    weights = (config.rl_weight, state.imitation_weight)
     (_, parts), slope = eqx.filter_value_and_grad(actor_loss, has_aux=True)(
         state.actor, critics, rows.obs, labels, weights, alpha, actor_key
     )
@@ -217,7 +220,8 @@ def gradient_step(
         log_alpha, alpha_moments = descend(optimiser, log_alpha, slope, alpha_moments)
     moments = actor_moments, critic_moments, alpha_moments
     metrics = {"critic/loss": loss, "critic/q": q.mean(), "actor/temperature": alpha} | parts
-    return State(actor, critics, targets, log_alpha, *moments, state.replay, state.step + 1), metrics
+    learnt = actor, critics, targets, log_alpha, state.imitation_weight
+    return State(*learnt, *moments, state.replay, state.step + 1), metrics
 
 
 def act(

@@ -103,9 +103,7 @@ def make_hazards(
     config = DemoConfig() if config is None else config
     deck = _deck(KINDS if kinds is None else tuple(kinds), config.nothing_share)
     if not 0 <= seed < _MOST or not 0 <= count < _MOST:
-        raise ConfigError(
-            f"seed {seed} and count {count}: both are from 0 to {_MOST - 1:,}"
-        )
+        raise ConfigError(f"seed {seed} and count {count}: both are from 0 to {_MOST - 1:,}")
     found: dict[int, Scene] = {}
     discards, world = Discards(), World(WorldConfig())
     waiting = [(index, 0) for index in range(count)]
