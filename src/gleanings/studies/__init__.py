@@ -11,6 +11,7 @@ STUDIES: dict[str, str] = {
     "modbe": "gleanings.studies.modbe:STUDY",
     "batch-policy-selection": "gleanings.studies.batch_policy_selection:STUDY",
     "driving-simulator": "gleanings.studies.driving_simulator:STUDY",
+    "bc-sac": "gleanings.studies.bc_sac:STUDY",
 }
 
 __all__ = ["STUDIES", "load"]

@@ -73,8 +73,8 @@ def train(
     """An event an iteration: its metrics, means over the seeds and those of each as `seed-3/...`, and the states.
 
     scenes: learning scenes to drive in, or a bank of them; demos: what is imitated, None for pure reinforcement. States
-    have a leading axis of seeds; `driver_of` takes one. With validation scenes every `validate_every` iterations and at the end
-    `validation/failure` and `validation/progress` are added. directory: a run folder, resumed if `resume`.
+    have a leading axis of seeds; `driver_of` takes one. With validation scenes every `validate_every` iterations and at
+    the end `validation/failure` and `validation/progress` are added. directory: a run folder, resumed if `resume`.
     ConfigError: settings or scenes that do not fit each other; NumericsError: a loss that is not finite.
     """
     config = Training(learner, world, tuple(seeds), "", validate_every, save_every)
