@@ -20,6 +20,8 @@ from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene
 from gleanings.studies._bc_sac_scenes import Shard, load_bank, load_demos
 
+BATCH, CAPACITY = 128, 5120
+"""Rows of a gradient step, and episodes that a replay holds."""
 Learner = BCConfig | BCSACConfig
 FIELDS = {"bc": "learning_rate", "sac": "temperature", "bc-sac": "imitation_weight", "sac-progress": "progress_weight"}
 """What is tuned of an arm; BC-SAC and SAC with progress take the temperature found for SAC."""
@@ -49,8 +51,8 @@ class Effort:
 def setup(arm: str, frozen: dict[str, dict[str, float]], effort: Effort) -> tuple[Learner, WorldConfig]:
     """Configuration of an arm, with what was tuned (or is being tried) in `frozen`. ConfigError: no such arm."""
     world = WorldConfig()
-    size = {"iterations": effort.iterations, "gradient_steps": effort.gradient_steps}
-    more = size | {"environments": effort.environments, "capacity": effort.iterations * effort.environments}
+    size = {"iterations": effort.iterations, "gradient_steps": effort.gradient_steps, "batch": BATCH}
+    more = size | {"environments": effort.environments, "capacity": CAPACITY}
     if arm in ("bc", "bc-long", "bc-shuffled"):
         times = 3 if arm == "bc-long" else 1
         return BCConfig(**(size | {"iterations": times * effort.iterations} | frozen["bc"])), world  # pyright: ignore

@@ -27,7 +27,7 @@ test scenes have maps of their own; 208 scenes share a set of maps, in training 
 - Difficulty: four re-simulations of IDM on the lane route under noise; ranks among the calibration scenes. The hardest
   tenth is judged (top10), with its hardest (top3); the easier half is that of the first test scenes as they come.
 - Arms: BC; BC with three times the steps; SAC; BC-SAC; SAC with a reward for progress. The same networks, batches of
-  256 (BC-SAC: 256 + 256) and numbers of gradient steps; no pre-training. Seeds from 0 on.
+  128 (BC-SAC: 128 + 128) and numbers of gradient steps; no pre-training. Seeds from 0 on.
 - Tuning, on validation scenes, size full only: five values an arm, two seeds of their own, fewer iterations, the least
   failure*: BC's learning rate, SAC's temperature, BC-SAC's weight of imitation (lambda), the weight of progress; the
   last two take the temperature found for SAC. The test scenes are drawn after that is frozen. Other sizes take what the
@@ -37,8 +37,9 @@ test scenes have maps of their own; 208 scenes share a set of maps, in training 
 - Intervals: crossed bootstrap over seeds and maps, within kinds, 5,000 draws, with t quantiles of the seeds. One-sided
   p-values, Holm over H1 to H3 at .025.
 
-Size quick: 624 training scenes, 3 seeds, 8 iterations with 128 episodes. Size full: 4,056 training scenes, 1,000 hard
-ones out of 10,816, 8 seeds, 24 iterations with 256 episodes and 160 gradient steps each.
+Size quick: 416 training scenes, 3 seeds, 6 iterations with 128 episodes, too little for a verdict but 'underpowered'.
+Size full: 4,056 training scenes, 1,000 hard ones out of 10,400, 8 seeds, 20 iterations with 256 episodes and 160
+gradient steps each.
 """
 
 DEVIATIONS = """

@@ -55,9 +55,9 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(16, 0, 32, 32, 32, 16, 2, Effort(1, 4, 4), arms=("bc", "sac", "bc-sac"), shard=32, fine=16),
-    "quick": Scale(624, 0, 416, 624, 312, 150, 3, Effort(8, 128, 160), arms=("bc", "sac", "bc-sac", "bc-shuffled")),
+    "quick": Scale(416, 0, 416, 416, 208, 150, 3, Effort(6, 128, 160), arms=("bc", "sac", "bc-sac", "bc-shuffled")),
     "full": Scale(
-        4056, 1040, 2080, 10_816, 2000, 1000, 8, Effort(24, 256, 160), arms=(*ARMS, *ALONE), tuning=Effort(10, 256, 160)
+        4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(20, 256, 160), arms=(*ARMS, *ALONE), tuning=Effort(8, 256, 160)
     ),
 }
 _DECK, _SHARED = 13, 16  # kinds of a round of hazards, rounds on one map
@@ -168,9 +168,9 @@ def tested(config: StudyConfig, scale: Scale, folder: Path, frozen: Any, data: A
 
 
 def _halves(scale: Scale, arm: str) -> list[tuple[int, ...]]:
-    """The seeds of an arm in two pieces, for two processes."""
+    """The seeds of an arm in pieces for two processes; few seeds in one, since each piece compiles its program."""
     seeds = tuple(range(min(ALONE.get(arm, scale.seeds), scale.seeds)))
-    middle = -(-len(seeds) // 2)
+    middle = -(-len(seeds) // 2) if len(seeds) > 4 else len(seeds)
     return [half for half in (seeds[:middle], seeds[middle:]) if half]
 
 
@@ -200,7 +200,7 @@ def _drives(scale: Scale, folder: Path, sets: dict[str, Any]) -> Pieces:
     for arm in scale.arms:
         seeds = tuple(seed for half in _halves(scale, arm) for seed in half)
         for name, others in (("hard", "log"), ("all", "log"), ("hard", "idm")):
-            if others == "log" or arm in ("bc", "sac", "bc-sac"):
+            if others == "log" or (scale.tuning and arm in ("bc", "sac", "bc-sac")):
                 what = (folder, sets[name]["chosen"], others, arm, seeds)
                 pieces[f"drive-{arm}-{name}-{others}"] = partial(judged, *what)
     return pieces

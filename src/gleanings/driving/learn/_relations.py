@@ -1,4 +1,4 @@
-"""How the others stand to the ego's way: what a small network would need many scenes to find out. Source: ours."""
+"""How the others and the route stand to the ego: what a small network would need many scenes to find out. Ours."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -7,7 +7,7 @@ from gleanings.driving.observation import Observation
 
 COUNT = 10
 """Features of an object."""
-_BRAKE = 4.0  # m/s^2
+_BRAKE, _SIDEWAYS = 4.0, 4.0  # m/s^2
 _WIDE, _NEAR_M = 2.0, 10.0
 
 
@@ -42,6 +42,19 @@ def relations(seen: Observation, use_route: bool = True) -> Float[Array, "*batch
         ],
         -1,
     )
+
+
+def bends(seen: Observation, spacing_m: float) -> Float[Array, "*batch Q"]:
+    """The lateral acceleration, scaled, that the ego's speed needs at each point of the route; the last one's is 0."""
+    points = seen.path[..., :2]
+    legs = points - jnp.concatenate([jnp.zeros_like(points[..., :1, :]), points[..., :-1, :]], -2)
+    before, after = legs[..., :-1, :], legs[..., 1:, :]
+    cross = before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]
+    turn = jnp.arctan2(cross, (before * after).sum(-1))
+    needed = turn / spacing_m * seen.ego[..., None, 0] ** 2 / _SIDEWAYS
+    there = seen.path_mask[..., :-1] & seen.path_mask[..., 1:]
+    needed = jnp.where(there, jnp.clip(needed, -3.0, 3.0), 0.0)
+    return jnp.concatenate([needed, jnp.zeros_like(seen.path[..., :1, 0])], -1)
 
 
 def _on_path(seen: Observation, x: Array, y: Array, use_route: bool) -> tuple[Array, Array, Array, Array]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Float32
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import ObserveConfig
-from gleanings.driving.learn._relations import COUNT, relations
+from gleanings.driving.learn._relations import COUNT, bends, relations
 from gleanings.driving.learn.config import NetConfig
 from gleanings.driving.learn.layers import Dense, Norm
 from gleanings.driving.observation import flatten, observation_size, unflatten
@@ -65,12 +65,13 @@ def inputs(obs: Float32[Array, "*batch D"], observe: ObserveConfig, use_route: b
     kind = jax.nn.one_hot(seen.road[..., 5].astype(jnp.int32), _ROAD_KINDS)
     road = [seen.road[..., :5] * jnp.asarray(_ROAD), kind]
     path_mask = seen.path_mask & use_route
+    path = [seen.path * jnp.asarray(_PATH), bends(seen, observe.spacing_m)[..., None]]
     return Inputs(
         jnp.concatenate([ego, jax.nn.one_hot(seen.ego[..., 7].astype(jnp.int32), _KINDS)], -1),
         _group(jnp.concatenate(others, -1), seen.others_mask.any(-1)),
         _group(jnp.concatenate(road, -1), seen.road_mask),
         _group(seen.lights * jnp.asarray(_LIGHT), seen.lights_mask),
-        _group(seen.path * jnp.asarray(_PATH), path_mask),
+        _group(jnp.concatenate(path, -1), path_mask),
     )
 
 
@@ -81,7 +82,7 @@ def _group(rows: Float[Array, "*batch R F"], mask: Bool[Array, "*batch R"]) -> G
 def _widths(observe: ObserveConfig) -> tuple[int, int, int, int, int]:
     """Features of the ego and of a row in each group, as `inputs` makes them."""
     others = 7 * observe.frames + 2 + _KINDS + COUNT
-    return len(_EGO) + _KINDS, others, len(_ROAD) + _ROAD_KINDS, len(_LIGHT), len(_PATH)
+    return len(_EGO) + _KINDS, others, len(_ROAD) + _ROAD_KINDS, len(_LIGHT), len(_PATH) + 1
 
 
 class Encoder(eqx.Module):
@@ -130,8 +131,8 @@ class DeepSetEncoder(Encoder):
 
     @property
     def size(self) -> int:
-        """7 widths, and 4 numbers for each point of the route."""
-        return 7 * self.ego.weight.shape[-1] + (len(_PATH) + 1) * self.observe.route
+        """7 widths, and 5 numbers for each point of the route."""
+        return 7 * self.ego.weight.shape[-1] + (_widths(self.observe)[4] + 1) * self.observe.route
 
     def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch F"]:
         """Features of observations."""
