@@ -16,7 +16,7 @@ def relations(seen: Observation, use_route: bool = True) -> Float[Array, "*batch
     the route and across, the share of the gap closed in a second, the deceleration that would keep the gap, how near it
     is, how far it is in the way, and the ego's speed. Beside no route, all is measured along the ego's heading.
     """
-    now = seen.others[..., 0, :]
+    now = jnp.where(seen.others_mask[..., :1], seen.others[..., 0, :], 0.0)
     x, y = now[..., 0], now[..., 1]
     speed = seen.ego[..., None, 0]
     arc, left, cos, sin = _on_path(seen, x, y, use_route)
@@ -53,13 +53,16 @@ def bends(seen: Observation, spacing_m: float) -> Float[Array, "*batch Q"]:
     turn = jnp.arctan2(cross, (before * after).sum(-1))
     needed = turn / spacing_m * seen.ego[..., None, 0] ** 2 / _SIDEWAYS
     there = seen.path_mask[..., :-1] & seen.path_mask[..., 1:]
+    there &= jnp.concatenate([jnp.ones_like(there[..., :1]), seen.path_mask[..., :-2]], -1)
     needed = jnp.where(there, jnp.clip(needed, -3.0, 3.0), 0.0)
     return jnp.concatenate([needed, jnp.zeros_like(seen.path[..., :1, 0])], -1)
 
 
 def _on_path(seen: Observation, x: Array, y: Array, use_route: bool) -> tuple[Array, Array, Array, Array]:
     """Of points [..., K]: arc and metres to the left on the route's nearest piece, and the direction of that piece."""
-    there: Bool[Array, "*batch 1 Q"] = (seen.path_mask & use_route)[..., None, :]
+    mask = seen.path_mask & use_route
+    joined = jnp.concatenate([jnp.ones_like(mask[..., :1]), mask[..., :-1]], -1)
+    there: Bool[Array, "*batch 1 Q"] = (mask & joined)[..., None, :]
     ends = seen.path[..., None, :, :2]
     starts = jnp.concatenate([jnp.zeros_like(ends[..., :1, :]), ends[..., :-1, :]], -2)
     dx, dy = jnp.moveaxis(ends - starts, -1, 0)
@@ -70,6 +73,7 @@ def _on_path(seen: Observation, x: Array, y: Array, use_route: bool) -> tuple[Ar
     left = ay * cos - ax * sin
     away = jnp.where(there, (ax - along * cos) ** 2 + (ay - along * sin) ** 2, jnp.inf)
     nearest = jnp.argmin(away, -1, keepdims=True)
+    length = jnp.where(there, length, 0.0)
     before = jnp.cumsum(length, -1) - length
 
     def taken(values: Array, other: Array | float) -> Array:

@@ -59,8 +59,8 @@ def inputs(obs: Float32[Array, "*batch D"], observe: ObserveConfig, use_route: b
         frames.reshape(*frames.shape[:-2], 6 * observe.frames),
         seen.others_mask.astype(jnp.float32),
         now[..., 6:8] * jnp.asarray((0.2, 0.5)),
-        jax.nn.one_hot(now[..., 8].astype(jnp.int32), _KINDS),
         relations(seen, use_route),
+        jax.nn.one_hot(now[..., 8].astype(jnp.int32), _KINDS),
     ]
     kind = jax.nn.one_hot(seen.road[..., 5].astype(jnp.int32), _ROAD_KINDS)
     road = [seen.road[..., :5] * jnp.asarray(_ROAD), kind]
