@@ -32,7 +32,8 @@ from gleanings.driving.scene import Pose, Scene
 from gleanings.driving.stack import grow, sizes_of
 
 BATCH, DECISIONS, SHARED = 16, 40, 16
-_ATTEMPTS, _TRIES, _ENOUGH = 64, 20, 20
+_ATTEMPTS, _TRIES, _ENOUGH = 64, 20, 50
+_ON_A_MAP = 2  # attempts, before a scene moves to a map of its own: on some the expert always fails
 _MOST = 100_000  # or names of scenes would be cut
 _STREETS = (("straight", "along"), ("curve", "along"), ("s_curve", "along"), ("crossing", "along"))
 _HIGHWAYS = (("multi_lane", "along"), ("cut_in", "along"), ("weave", "along"))
@@ -68,7 +69,7 @@ class Discards:
         return self.failed[kind] / max(self.drawn[kind], 1)
 
     def check(self, most: float) -> None:
-        """ConfigError if more than this share of a kind was discarded, once at least 20 were drawn."""
+        """ConfigError if more than this share of a kind was discarded, once at least 50 were drawn."""
         for kind, drawn in self.drawn.items():
             if drawn >= _ENOUGH and self.share(kind) > most:
                 raise ConfigError(
@@ -95,9 +96,9 @@ def make_hazards(
 ) -> tuple[list[Scene], Discards]:
     """`count` learning scenes of these kinds (None: all), named <kind>-<seed>-<index>, NumPy arrays.
 
-    Where the expert fails a scene is drawn again; `Discards` counts these. A scene is the same for the same kinds, seed
-    and index, however many are made; `SHARED` rounds of the kinds happen on the same maps, which differ between seeds.
-    With 'nothing' among the kinds `config.nothing_share` of the scenes are that, in shares of a round. ConfigError: an
+    Where the expert fails a scene is drawn again, from the third time on elsewhere; `Discards` counts these. A scene is
+    the same for the same kinds, seed and index, however many are made; `SHARED` rounds of the kinds happen on the same
+    maps, which differ between seeds. With 'nothing' among the kinds `config.nothing_share` of the scenes are that, in shares of a round. ConfigError: an
     unknown kind, a seed or count below 0 or above 99,999, or a kind of which more than `config.max_discard` fail.
     """
     config = DemoConfig() if config is None else config
@@ -142,7 +143,8 @@ def draft(deck: Sequence[str], seed: int, index: int, attempt: int, config: Demo
     rng = stream(f"hazard {kind}", seed, index * _ATTEMPTS + min(attempt, _ATTEMPTS - 1))
     families = _SITES[kind]
     family, turn = families[(number + card) % len(families)]
-    site = make_site(family, turn, seed, number)
+    moved = attempt // _ON_A_MAP * _MOST + (index if attempt >= _ON_A_MAP else 0)
+    site = make_site(family, turn, seed, number + moved)
     for _ in range(_TRIES):
         draw = _draw(site, rng)
         actors = script(kind, draw)
