@@ -98,8 +98,9 @@ def make_hazards(
 
     Where the expert fails a scene is drawn again, from the third time on elsewhere; `Discards` counts these. A scene is
     the same for the same kinds, seed and index, however many are made; `SHARED` rounds of the kinds happen on the same
-    maps, which differ between seeds. With 'nothing' among the kinds `config.nothing_share` of the scenes are that, in shares of a round. ConfigError: an
-    unknown kind, a seed or count below 0 or above 99,999, or a kind of which more than `config.max_discard` fail.
+    maps, which differ between seeds. With 'nothing' among the kinds `config.nothing_share` of the scenes are that, in
+    shares of a round. ConfigError: an unknown kind, a seed or count below 0 or above 99,999, or a kind of which more
+    than `config.max_discard` fail.
     """
     config = DemoConfig() if config is None else config
     deck = _deck(KINDS if kinds is None else tuple(kinds), config.nothing_share)
