@@ -118,7 +118,7 @@ def _learn(
     shuffled: bool = False,
 ) -> tuple[dict[str, list[float]], Any]:
     keep_programs()
-    demos, _ = load_demos(folder, shards)
+    demos = load_demos(folder)
     if shuffled:
         order = np.random.default_rng(0).permutation(len(demos.obs))
         demos = Demonstrations(demos.obs, demos.action[order], demos.mask[order], *demos[3:])

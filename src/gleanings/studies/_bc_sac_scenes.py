@@ -22,6 +22,7 @@ from gleanings.driving.store import load_compiled, save_scenes
 
 Shard = tuple[str, int]
 """What the scenes of a shard are for, and the seed of their hazards; each has maps of its own."""
+_DEMOS = "demos.npz"
 SPLITS = {"train": 0, "validation": 1000, "calibration": 2000, "test": 3000}
 """First seed of each split, from the study's seed on."""
 
@@ -63,11 +64,10 @@ def load_bank(folder: Path, chosen: tuple[Shard, ...], names: tuple[str, ...] = 
 
 
 @functools.lru_cache(maxsize=2)
-def load_demos(folder: Path, chosen: tuple[Shard, ...]) -> tuple[Demonstrations, Any]:
-    """Demonstrations of shards, on the device, and their audit."""
-    scenes = [scene for shard in chosen for scene in _shard(folder, shard)]
-    demos, audit = make_demonstrations(scenes, World())
-    return Demonstrations(*map(jax.device_put, demos)), audit
+def load_demos(folder: Path) -> Demonstrations:
+    """The demonstrations that `demonstrated` wrote, on the device."""
+    with np.load(folder / _DEMOS, allow_pickle=False) as found:
+        return Demonstrations(*(jax.device_put(found[name]) for name in Demonstrations._fields))
 
 
 def _shard(folder: Path, shard: Shard) -> list[Scene]:
@@ -98,7 +98,10 @@ def kinds_and_sites(names: Sequence[str], deck: int, shared: int) -> tuple[list[
     return kinds, [number[key] for key in keys]
 
 
-def audited(folder: Path, chosen: tuple[Shard, ...]) -> dict[str, Any]:
-    """Audit of the demonstrations that the arms learn from."""
-    audit = vars(load_demos(folder, chosen)[1])
-    return {name: value for name, value in audit.items() if name != "empty"}
+def demonstrated(folder: Path, chosen: tuple[Shard, ...]) -> dict[str, Any]:
+    """Write the demonstrations of shards, from which all arms learn, and return their audit."""
+    keep_programs()
+    scenes = [scene for shard in chosen for scene in _shard(folder, shard)]
+    demos, audit = make_demonstrations(scenes, World())
+    np.savez(folder / _DEMOS, allow_pickle=False, **demos._asdict())
+    return {name: value for name, value in vars(audit).items() if name != "empty"}

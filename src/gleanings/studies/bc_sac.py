@@ -16,7 +16,7 @@ from gleanings.core.study import Study, StudyConfig
 from gleanings.studies._bc_sac_arms import FIELDS, GRIDS, Effort, trained, tried
 from gleanings.studies._bc_sac_judge import judge
 from gleanings.studies._bc_sac_report import headline, render, thumbnail
-from gleanings.studies._bc_sac_scenes import audited, joined, kinds_and_sites, make_shard, ranked, shards
+from gleanings.studies._bc_sac_scenes import demonstrated, joined, kinds_and_sites, make_shard, ranked, shards
 from gleanings.studies._bc_sac_text import BIBTEX, CLAIM, DEVIATIONS, PAPER_FIGURE, PROTOCOL, RULE
 from gleanings.studies._bc_sac_trials import bits, controlled, film, judged, pick_clips
 from gleanings.studies._pieces import Pieces, compute
@@ -86,13 +86,12 @@ def prepare(config: StudyConfig, scale: Scale, folder: Path) -> tuple[dict[str, 
     )
     chosen = {name: tuple(shard for shard, _ in split) for name, split in splits.items()}
     data = {name: [made[_name(shard)] for shard in found] for name, found in chosen.items()}
-    pieces: Pieces = {"audit": partial(audited, folder, chosen["train"])}
+    audit = compute({"demos": partial(demonstrated, folder, chosen["train"])}, config)["demos"]
     tuning: list[dict[str, Any]] = []
     frozen = {arm: dict(values) for arm, values in COMMITTED.items()}
     if scale.tuning is not None:
         for arms in (("bc", "sac"), ("bc-sac", "sac-progress")):
             tuning += _tune(config, scale, folder, chosen, frozen, arms)
-    audit = compute(pieces, config)["audit"]
     frozen = config.parts.get("frozen", lambda: frozen)
     return frozen, tuning, data | {"chosen": chosen, "audit": audit}
 

@@ -140,15 +140,15 @@ def sac(config, state, bank, key):
         keys = jax.random.split(jax.random.fold_in(learn_key, i), 4)
         rows = draw(replay, config.batch, keys[0])
         y = bc_sac.soft_targets(actor, targets, head, rows, alpha, config.discount, keys[2])
+        slope, _ = jax.grad(bc_sac.rl_loss, has_aux=True)(actor, critics, head, rows.obs, alpha, keys[3])
+        moved, actor_moments = adam.update(slope, actor_moments)
         slope, _ = jax.grad(bc_sac.critic_loss, has_aux=True)(critics, rows, y)
         change, moments = adam.update(slope, moments)
         critics = optax.apply_updates(critics, change)
-        slope, _ = jax.grad(bc_sac.rl_loss, has_aux=True)(actor, critics, head, rows.obs, alpha, keys[3])
-        change, actor_moments = adam.update(slope, actor_moments)
         targets = jax.tree.map(
             lambda old, new: (1 - config.target_rate) * old + config.target_rate * new, targets, critics
         )
-        return (optax.apply_updates(actor, change), critics, targets, actor_moments, moments), None
+        return (optax.apply_updates(actor, moved), critics, targets, actor_moments, moments), None
 
     first = state.actor, state.critics, state.targets, adam.init(state.actor), adam.init(state.critics)
     return jax.lax.scan(step, first, jnp.arange(config.gradient_steps))[0][:2]

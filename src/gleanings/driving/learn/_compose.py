@@ -1,5 +1,6 @@
 """A learning scene out of a site, scripted objects, the ego's drive and who follows it. NumPy. Source: ours."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ def compose(
 ) -> Scene:
     """The scene: the ego in slot 0, then scripted objects, then the site's; from a step before the start on.
 
-    ego: its pose as in `Actor`, at all steps. state: of the lights, u8 [T, S].
+    ego: its pose as in `Actor`, at all steps; where its drive lies on its lane is left to `log_egos`. state: of the
+    lights, u8 [T, S].
     """
     scene = site.scene
     every = [Actor(Kind.VEHICLE, ego_size, ego, ego[:, :3]), *actors]
@@ -86,7 +88,6 @@ def compose(
         _put(objects, k, extent=float(np.hypot(*(pose[:, :2] - pose[0, :2]).T).max()))
         if k:
             _lay(paths, k, actor, rows)
-    _log_ego(paths, log)
     arc = _light_arcs(scene, paths, order, n)
     none = np.zeros(SLOTS, np.float32)
     goals = Goals(none, none, none, np.zeros(SLOTS, bool))
@@ -146,12 +147,17 @@ def _ahead(actor: Actor) -> Float[np.ndarray, "3"]:
     return np.array([np.cos(actor.pose[0, 3]), np.sin(actor.pose[0, 3]), 0.0])
 
 
-def _log_ego(paths: Paths, log: Trajectory) -> None:
-    """Where the ego's drive lies on its lane."""
-    px, py, yaw = (np.asarray(field)[:, :1].astype(np.float64) for field in (log.x, log.y, log.yaw))
-    x, y, closed = paths.x[:1], paths.y[:1], paths.closed[:1]
-    x, y, length = (field.astype(np.float64) for field in (x, y, paths.length[:1]))
-    paths.logged[0] = logged_arcs(x, y, length, closed, px, py, yaw, log.valid[:, :1])[0]
+def log_egos(scenes: Sequence[Scene]) -> None:
+    """Write where the egos' drives lie on their lanes: of many at once, since each takes a Python loop over time."""
+    px, py, yaw = (
+        np.stack([getattr(s.log, name)[:, 0] for s in scenes], 1).astype(float) for name in ("x", "y", "yaw")
+    )
+    x, y = (np.stack([getattr(s.paths, name)[0] for s in scenes]).astype(float) for name in ("x", "y"))
+    length, closed = (np.stack([getattr(s.paths, name)[0] for s in scenes]) for name in ("length", "closed"))
+    valid = np.stack([s.log.valid[:, 0] for s in scenes], 1)
+    arcs = logged_arcs(x, y, length.astype(float), closed, *poses, valid)
+    for scene, arc in zip(scenes, arcs, strict=True):
+        scene.paths.logged[0] = arc
 
 
 def _light_arcs(scene: Scene, paths: Paths, order: Int[np.ndarray, " N"], scripted: int) -> Float[np.ndarray, "N S"]:

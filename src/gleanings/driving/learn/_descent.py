@@ -1,4 +1,4 @@
-"""What the learners with targets share: one step of Adam, and targets that follow slowly. Source: ours."""
+"""What the learners share: one step of Adam, and targets that follow slowly. Source: ours."""
 
 from typing import Any, TypeVar
 
@@ -6,14 +6,15 @@ import equinox as eqx
 import jax
 import optax
 
-from gleanings.driving.learn.config import BCSACConfig, DQNConfig
+from gleanings.driving.learn.config import BCConfig, BCSACConfig, DQNConfig
 
 Tree = TypeVar("Tree")
 
 
-def make_optimiser(config: BCSACConfig | DQNConfig) -> optax.GradientTransformation:
+def make_optimiser(config: BCConfig | BCSACConfig | DQNConfig) -> optax.GradientTransformation:
     """Adam on gradients whose global norm is clipped."""
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
+    clipped = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
+    return optax.flatten(clipped)  # one row of numbers: far fewer kernels to compile and to launch
 
 
 def descend(

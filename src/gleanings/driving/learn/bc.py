@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Float32, Int32, Key
 
 from gleanings.driving.config import ObserveConfig
+from gleanings.driving.learn._descent import descend, make_optimiser
 from gleanings.driving.learn.config import BCConfig
 from gleanings.driving.learn.heads import make_head
 from gleanings.driving.learn.networks import Actor
@@ -67,7 +68,7 @@ def label_metrics(actor: Actor, params: Float[Array, "B P"], action: Float32[Arr
 def init(config: BCConfig, observe: ObserveConfig, key: Key[Array, ""]) -> State:
     """An untrained actor. ConfigError: as the networks and heads say."""
     actor = Actor(config.net, make_head(config.head, config.components), observe, key)
-    return State(actor, _optimiser(config).init(eqx.filter(actor, eqx.is_array)), jnp.zeros((), jnp.int32))
+    return State(actor, make_optimiser(config).init(eqx.filter(actor, eqx.is_array)), jnp.zeros((), jnp.int32))
 
 
 def update(config: BCConfig, state: State, demos: Labelled, key: Key[Array, ""]) -> tuple[State, Metrics]:
@@ -92,12 +93,6 @@ def act(
 
 def _descend(config: BCConfig, state: State, obs: Array, action: Array, mask: Array) -> tuple[State, Metrics]:
     (loss, params), gradient = eqx.filter_value_and_grad(bc_loss, has_aux=True)(state.actor, obs, action, mask)
-    change, optimiser = _optimiser(config).update(gradient, state.optimiser)
-    actor = eqx.apply_updates(state.actor, change)
+    actor, optimiser = descend(make_optimiser(config), state.actor, gradient, state.optimiser)
     metrics = {"actor/bc_nll": loss} | label_metrics(state.actor, params, action, mask)
     return State(actor, optimiser, state.step + 1), metrics
-
-
-def _optimiser(config: BCConfig) -> optax.GradientTransformation:
-    clipped = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
-    return optax.flatten(clipped)  # one row of numbers: far fewer kernels to compile and to launch

@@ -197,7 +197,10 @@ def update(
 def gradient_step(
     config: BCSACConfig, state: State, replay: Replay, demos: Labelled | None, key: Key[Array, ""]
 ) -> tuple[State, Metrics]:
-    """One step of critics, targets, actor and, if it is tuned, temperature; `state.replay` is left alone."""
+    """One step of critics, targets, actor and, if it is tuned, temperature; `state.replay` is left alone.
+
+    The actor learns from the critics as they were, whose encoding of the rows then serves both losses.
+    """
     row_key, label_key, target_key, actor_key = jax.random.split(key, 4)
     rows = draw(replay, config.batch, row_key)
     labels = None if demos is None else _drawn(demos, config.batch, label_key)
@@ -210,7 +213,7 @@ def gradient_step(
 
     weights = (config.rl_weight, state.imitation_weight)
     (_, parts), slope = eqx.filter_value_and_grad(actor_loss, has_aux=True)(
-        state.actor, critics, rows.obs, labels, weights, alpha, actor_key
+        state.actor, state.critics, rows.obs, labels, weights, alpha, actor_key
     )
     actor, actor_moments = descend(optimiser, state.actor, slope, state.actor_moments)
 

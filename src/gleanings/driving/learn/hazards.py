@@ -17,7 +17,7 @@ from gleanings.driving.families._scene import poses
 from gleanings.driving.families.base import stream, vehicle_size
 from gleanings.driving.families.layout import arc_of
 from gleanings.driving.learn._actors import Actor, touch
-from gleanings.driving.learn._compose import SLOTS, bystanders, compose, seen_by_expert
+from gleanings.driving.learn._compose import SLOTS, bystanders, compose, log_egos, seen_by_expert
 from gleanings.driving.learn._plans import Style
 from gleanings.driving.learn._scripts import Draw, script
 from gleanings.driving.learn._sites import DT, SPREAD_M, START, STEPS, Site, make_site
@@ -210,6 +210,7 @@ def solve(drafts: Sequence[Draft]) -> tuple[list[Scene], Float[np.ndarray, "C H 
     padded = [one.episode for one in drafts] + [drafts[0].episode] * (BATCH - len(drafts))
     drives = jax.device_get(drive(jax.tree.map(lambda *fields: np.stack(fields), *padded)))
     scenes = [_scene(one, Drive(*(field[k] for field in drives))) for k, one in enumerate(drafts)]
+    log_egos(scenes)
     return scenes, drives.u[: len(drafts)]
 
 
