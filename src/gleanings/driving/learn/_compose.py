@@ -149,9 +149,7 @@ def _ahead(actor: Actor) -> Float[np.ndarray, "3"]:
 
 def log_egos(scenes: Sequence[Scene]) -> None:
     """Write where the egos' drives lie on their lanes: of many at once, since each takes a Python loop over time."""
-    px, py, yaw = (
-        np.stack([getattr(s.log, name)[:, 0] for s in scenes], 1).astype(float) for name in ("x", "y", "yaw")
-    )
+    poses = (np.stack([getattr(s.log, name)[:, 0] for s in scenes], 1).astype(float) for name in ("x", "y", "yaw"))
     x, y = (np.stack([getattr(s.paths, name)[0] for s in scenes]).astype(float) for name in ("x", "y"))
     length, closed = (np.stack([getattr(s.paths, name)[0] for s in scenes]) for name in ("length", "closed"))
     valid = np.stack([s.log.valid[:, 0] for s in scenes], 1)
