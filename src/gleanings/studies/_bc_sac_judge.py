@@ -102,7 +102,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def _label(values: dict[str, Any], tests: dict[str, Tested], gated: tuple[Check, ...]) -> tuple[Label, str]:
-    missed = [f"{check.name}: {check.measured}" for check in gated if not check.holds]
+    missed = [f"{check.name}: {told(check)}" for check in gated if not check.holds]
     if missed:
         return "not attempted", f"Nothing is concluded, since a control misses. {'; '.join(missed)}."
     first, saved = tests["H1"], reduction(values)
@@ -139,6 +139,11 @@ def _easy(values: dict[str, Any]) -> Check:
     found = rate(values, "bc", "failure", "easy")
     claim = f"(no gate) BC can drive: in the easy half it fails in at most {100 * _EASY:.0f} %"
     return Check("BC, easy half", claim, "failure, %", points(found), found.estimate <= _EASY)
+
+
+def told(check: Check) -> str:
+    """What was measured, with its interval."""
+    return f"{check.measured} {check.interval or ''}".strip()
 
 
 def gates(values: dict[str, Any]) -> tuple[Check, ...]:

@@ -10,7 +10,7 @@ from gleanings.core.report import Report
 from gleanings.core.stats import Interval
 from gleanings.core.study import Evidence, Verdict
 from gleanings.studies import _bc_sac_plots as plots
-from gleanings.studies._bc_sac_judge import LEARNT, gates, hypotheses, negative, reduction
+from gleanings.studies._bc_sac_judge import LEARNT, gates, hypotheses, negative, reduction, told
 from gleanings.studies._bc_sac_outcomes import difference, found_by, mean_of, named, points, rate, spread
 
 ONE_LESS_GAMMA, LARGEST_REWARD = 0.05, 3.0
@@ -43,7 +43,7 @@ def headline(evidence: Evidence) -> str:
         return ""
     values = evidence.values
     lines = [negative(values)]
-    lines += [f"A control misses: {check.name}, {check.measured}." for check in gates(values) if not check.holds]
+    lines += [f"A control misses: {check.name}, {told(check)}." for check in gates(values) if not check.holds]
     own = mean_of(values, "bc-sac", "failure")
     simple = {name: mean_of(values, name, "failure") for name in ("IDM on route",) if name in values["controls"]}
     lines += [
