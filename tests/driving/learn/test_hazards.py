@@ -107,10 +107,16 @@ def test_deck_and_errors():
     with pytest.raises(ConfigError, match="seed -1"):
         make_hazards(seed=-1, count=1)
     discards = Discards()
-    discards.drawn["merge"], discards.failed["merge"] = 30, 13
-    with pytest.raises(ConfigError, match="43% of 30 hazards 'merge'"):
+    discards.drawn["merge"], discards.failed["merge"] = 60, 26
+    with pytest.raises(ConfigError, match="43% of 60 hazards 'merge'"):
         discards.check(0.4)
     discards.check(0.5)
+
+
+def test_a_scene_leaves_a_map_on_which_the_expert_keeps_failing():
+    sites = [draft(("merge",), 1, 0, attempt, DemoConfig()).draw.site for attempt in range(3)]
+    assert sites[0] is sites[1]
+    assert not np.array_equal(sites[2].line, sites[0].line)
 
 
 @pytest.mark.slow

@@ -147,13 +147,16 @@ def _ahead(actor: Actor) -> Float[np.ndarray, "3"]:
     return np.array([np.cos(actor.pose[0, 3]), np.sin(actor.pose[0, 3]), 0.0])
 
 
+_PLACE = tuple(map(Trajectory._fields.index, ("x", "y", "yaw")))
+
+
 def log_egos(scenes: Sequence[Scene]) -> None:
     """Write where the egos' drives lie on their lanes: of many at once, since each takes a Python loop over time."""
-    poses = (np.stack([getattr(s.log, name)[:, 0] for s in scenes], 1).astype(float) for name in ("x", "y", "yaw"))
+    px, py, yaw = (np.stack([s.log[field][:, 0] for s in scenes], 1).astype(float) for field in _PLACE)
     x, y = (np.stack([getattr(s.paths, name)[0] for s in scenes]).astype(float) for name in ("x", "y"))
     length, closed = (np.stack([getattr(s.paths, name)[0] for s in scenes]) for name in ("length", "closed"))
     valid = np.stack([s.log.valid[:, 0] for s in scenes], 1)
-    arcs = logged_arcs(x, y, length.astype(float), closed, *poses, valid)
+    arcs = logged_arcs(x, y, length.astype(float), closed, px, py, yaw, valid)
     for scene, arc in zip(scenes, arcs, strict=True):
         scene.paths.logged[0] = arc
 

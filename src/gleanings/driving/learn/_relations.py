@@ -8,6 +8,7 @@ from gleanings.driving.observation import Observation
 COUNT = 10
 """Features of an object."""
 _BRAKE, _SIDEWAYS = 4.0, 4.0  # m/s^2
+_EARLIER = 0.01  # m^2 by which a piece must be nearer than the one before it
 _WIDE, _NEAR_M = 2.0, 10.0
 
 
@@ -72,7 +73,8 @@ def _on_path(seen: Observation, x: Array, y: Array, use_route: bool) -> tuple[Ar
     along = jnp.clip(ax * cos + ay * sin, 0.0, length)
     left = ay * cos - ax * sin
     away = jnp.where(there, (ax - along * cos) ** 2 + (ay - along * sin) ** 2, jnp.inf)
-    nearest = jnp.argmin(away, -1, keepdims=True)
+    # Beside a corner two pieces are equally near; rounding must not choose.
+    nearest = jnp.argmin(away + _EARLIER * jnp.arange(away.shape[-1]), -1, keepdims=True)
     length = jnp.where(there, length, 0.0)
     before = jnp.cumsum(length, -1) - length
 

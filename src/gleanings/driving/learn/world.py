@@ -42,14 +42,10 @@ class Decision(NamedTuple):
 
 
 class World(eqx.Module):
-    """The ego of a scene from `crop.crop_scene` decides, the simulator moves. For one scene; `jax.vmap` batches.
-
-    progress_weight: as configured; an array, so that one program serves all weights.
-    """
+    """The ego of a scene from `crop.crop_scene` decides, the simulator moves. For one scene; `jax.vmap` batches."""
 
     config: WorldConfig = eqx.field(static=True)
     sim: Simulator
-    progress_weight: Float32[Array, ""]
 
     def __init__(self, config: WorldConfig | None = None) -> None:
         self.config = WorldConfig() if config is None else config
@@ -59,7 +55,6 @@ class World(eqx.Module):
         history = max(c.observe.frames - 1, 0)
         sim = SimConfig(metrics=METRICS, measured="sdc", follow_ground=False, history=history)
         self.sim = Simulator(sim, dynamics=Bicycle(), agents=agents, reward=reward)
-        self.progress_weight = jax.device_put(np.float32(c.progress_weight))
 
     @property
     def observation_size(self) -> int:
@@ -98,7 +93,7 @@ class World(eqx.Module):
         state, (reward, near, collision, at_fault, off_road, progress) = jax.lax.scan(
             step, state, None, length=self.config.every
         )
-        gained = self.progress_weight * (state.arc[slot] - arc) / 10
+        gained = self.config.progress_weight * (state.arc[slot] - arc) / 10
         return state, Decision(
             self.observe(scene, state),
             reward.mean() + gained,
