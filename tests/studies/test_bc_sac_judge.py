@@ -27,15 +27,15 @@ def outcome(evidence):
 
 def test_bits_are_read_back():
     flags = np.random.default_rng(0).random(29) < 0.5
-    assert np.array_equal(read.bits(packed(flags), 29), flags)
+    assert np.array_equal(read.unpacked(packed(flags), 29), flags)
     with pytest.raises(ConfigError, match="4 bytes of bits for 40 scenes"):
-        read.bits(packed(flags), 40)
+        read.unpacked(packed(flags), 40)
 
 
 def test_groups_and_rates_are_those_of_their_scenes():
     values = made_up().values
     grid = read.outcomes(values, "bc", "failure", "top3")
-    whole = np.stack([read.bits(row, 160) for row in values["arms"]["bc"]["worlds"]["log"]["hard"]["failure"]])
+    whole = np.stack([read.unpacked(row, 160) for row in values["arms"]["bc"]["worlds"]["log"]["hard"]["failure"]])
     assert np.array_equal(grid, whole[:, 112:])
     assert read.outcomes(values, "random", "failure", "easy").shape == (1, 80)
     found = read.rate(values, "bc", "failure")

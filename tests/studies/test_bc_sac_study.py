@@ -11,9 +11,9 @@ from gleanings.driving.learn.config import BCConfig, BCSACConfig
 from gleanings.driving.learn.hazards import KINDS, SHARED, _deck
 from gleanings.studies import bc_sac as study
 from gleanings.studies._bc_sac_arms import FIELDS, GRIDS, setup
-from gleanings.studies._bc_sac_outcomes import outcomes
+from gleanings.studies._bc_sac_outcomes import outcomes, unpacked
 from gleanings.studies._bc_sac_scenes import SPLITS, kinds_and_sites, load_bank, shards
-from gleanings.studies._bc_sac_trials import bits, pick_clips, unpacked
+from gleanings.studies._bc_sac_trials import packed, pick_clips
 
 FULL = study.SCALES["full"]
 
@@ -89,7 +89,7 @@ def test_arms_differ_in_what_they_are_named_for():
 
 def test_clips_are_of_the_hardest_scenes_by_a_fixed_rule():
     flags = {"bc": [1, 1, 1, 1, 0, 1, 0, 0], "sac": [1, 0, 1, 1, 1, 0, 0, 0], "bc-sac": [1, 1, 1, 1, 1, 0, 1, 0]}
-    found = {arm: {"failure": [bits(np.array(row, bool))]} for arm, row in flags.items()}
+    found = {arm: {"failure": [packed(np.array(row, bool))]} for arm, row in flags.items()}
     np.testing.assert_array_equal(unpacked(found["bc"]["failure"][0], 8), np.array(flags["bc"], bool))
     score = np.array([2.0, 2.0, 1.5, 1.0, 0.9, 0.8, 0.7, 0.6])
     names = list("bacdefgh")

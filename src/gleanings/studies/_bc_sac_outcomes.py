@@ -32,12 +32,12 @@ NAMES = {
 }
 
 
-def bits(text: str, count: int) -> Bool[np.ndarray, " C"]:
+def unpacked(text: str, count: int) -> Bool[np.ndarray, " C"]:
     """Packed bools as hex digits, `count` of them. ConfigError: another number of bytes."""
-    packed = np.frombuffer(bytes.fromhex(text), np.uint8)
-    if len(packed) != (count + 7) // 8:
-        raise ConfigError(f"evidence: {len(packed)} bytes of bits for {count} scenes")
-    return np.unpackbits(packed, count=count).astype(bool)
+    held = np.frombuffer(bytes.fromhex(text), np.uint8)
+    if len(held) != (count + 7) // 8:
+        raise ConfigError(f"evidence: {len(held)} bytes of bits for {count} scenes")
+    return np.unpackbits(held, count=count).astype(bool)
 
 
 def found_by(values: dict[str, Any], who: str, part: str = "hard", world: str = "log") -> dict[str, Any]:
@@ -51,7 +51,7 @@ def mask_of(values: dict[str, Any], part: str) -> Bool[np.ndarray, " C"]:
     """Scenes of a group within its set."""
     scenes, name = PARTS[part]
     count = len(values["scenes"][scenes]["kind"])
-    return bits(values["scenes"][scenes][name], count) if name else np.ones(count, bool)
+    return unpacked(values["scenes"][scenes][name], count) if name else np.ones(count, bool)
 
 
 def outcomes(
@@ -59,7 +59,7 @@ def outcomes(
 ) -> Float[np.ndarray, "S C"]:
     """0 or 1 a seed and scene of a group."""
     rows, mask = found_by(values, who, part, world)[metric], mask_of(values, part)
-    return np.stack([bits(row, len(mask)) for row in rows])[:, mask].astype(float)
+    return np.stack([unpacked(row, len(mask)) for row in rows])[:, mask].astype(float)
 
 
 def rate(values: dict[str, Any], who: str, metric: str, part: str = "hard", world: str = "log") -> Interval:

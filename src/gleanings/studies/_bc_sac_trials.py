@@ -16,6 +16,7 @@ from gleanings.driving.learn.world import World
 from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene, name_of
 from gleanings.studies._bc_sac_arms import load_driver
+from gleanings.studies._bc_sac_outcomes import unpacked
 from gleanings.studies._bc_sac_scenes import Shard, load_bank
 
 BITS = ("failure", "failure_star", "at_fault", "off_road")
@@ -51,7 +52,7 @@ def _outcomes(bank: Scene, others: Others, drivers: list[Any]) -> dict[str, Any]
         drives = drive(world, bank, driver, jax.random.key(0))
         rows.append(outcomes_of(world, held, drives))
         actions.append(np.asarray(drives.u).reshape(-1, 2))
-    found: dict[str, Any] = {name: [bits(row.values(name) > 0) for row in rows] for name in BITS}
+    found: dict[str, Any] = {name: [packed(row.values(name) > 0) for row in rows] for name in BITS}
     found |= {name: [float(np.nanmean(row.values(name))) for row in rows] for name in MEANS}
     found["progress"] = [float(np.nanmean(row.progress_ratio)) for row in rows]
     found["distance"] = [_covered(row) for row in rows]
@@ -67,14 +68,9 @@ def _covered(row: Outcomes) -> float:
     return float(row.progress_m[known].sum() / max(logged.sum(), 1e-9))
 
 
-def bits(flags: Bool[np.ndarray, " C"]) -> str:
+def packed(flags: Bool[np.ndarray, " C"]) -> str:
     """Flags as hexadecimal digits, for JSON."""
     return np.packbits(flags).tobytes().hex()
-
-
-def unpacked(text: str, count: int) -> Bool[np.ndarray, " C"]:
-    """Flags out of `bits`."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:count].astype(bool)
 
 
 def pick_clips(

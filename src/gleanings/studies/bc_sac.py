@@ -18,7 +18,7 @@ from gleanings.studies._bc_sac_judge import judge
 from gleanings.studies._bc_sac_report import headline, render, thumbnail
 from gleanings.studies._bc_sac_scenes import demonstrated, joined, kinds_and_sites, make_shard, ranked, shards
 from gleanings.studies._bc_sac_text import BIBTEX, CLAIM, DEVIATIONS, PAPER_FIGURE, PROTOCOL, RULE
-from gleanings.studies._bc_sac_trials import bits, controlled, film, judged, pick_clips
+from gleanings.studies._bc_sac_trials import controlled, film, judged, packed, pick_clips
 from gleanings.studies._pieces import Pieces, compute
 
 TUNING_SEEDS = (1000, 1001)
@@ -188,7 +188,7 @@ def _sets(
         used = tuple(shard for shard in found if saved[shard] & set(picked))
         about = {"names": list(picked), "kind": kinds, "site": sites, "score": [scores[i] for i in chosen]}
         masks = {"top3": "top3"} if name == "hard" else {"top50": "top50", "top10": "top10", "easy": "bottom50"}
-        about |= {mask: bits(buckets.mask(bucket)[chosen]) for mask, bucket in masks.items()}
+        about |= {mask: packed(buckets.mask(bucket)[chosen]) for mask, bucket in masks.items()}
         about["rank"] = [float(buckets.rank[i]) for i in chosen]
         sets[name] = {"chosen": (used, picked), "about": about}
     return sets
