@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving.learn import hazards
 from gleanings.driving.learn._actors import along, gaps, travelled
-from gleanings.driving.learn._scripts import SCRIPTS
+from gleanings.driving.learn._scripts import SCRIPTS, script
 from gleanings.driving.learn._sites import STEPS
 from gleanings.driving.learn.config import DemoConfig, WorldConfig
 from gleanings.driving.learn.hazards import DECISIONS, KINDS, Discards, _deck, draft, make_hazards, replay
@@ -113,10 +114,17 @@ def test_deck_and_errors():
     discards.check(0.5)
 
 
-def test_a_scene_leaves_a_map_on_which_the_expert_keeps_failing():
-    sites = [draft(("merge",), 1, 0, attempt, DemoConfig()).draw.site for attempt in range(3)]
+def test_a_scene_leaves_a_map_on_which_the_expert_keeps_failing_or_that_has_no_room(monkeypatch: pytest.MonkeyPatch):
+    drafts = [draft(("merge",), 1, 0, attempt, DemoConfig()) for attempt in range(3)]
+    sites = [one.draw.site for one in drafts]
     assert sites[0] is sites[1]
     assert not np.array_equal(sites[2].line, sites[0].line)
+    monkeypatch.setattr(hazards, "script", lambda kind, draw: None if draw.site is sites[0] else script(kind, draw))
+    moved = draft(("merge",), 1, 0, 0, DemoConfig())
+    assert (moved.attempt, moved.draw.site, moved.draw.arc) == (2, sites[2], drafts[2].draw.arc)
+    monkeypatch.setattr(hazards, "make_site", lambda *_: None)
+    with pytest.raises(ConfigError, match="'merge', seed 1, index 0: none of"):
+        make_hazards(["merge"], seed=1, count=1)
 
 
 @pytest.mark.slow

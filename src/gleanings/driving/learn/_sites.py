@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 
-from gleanings.core.errors import ConfigError
 from gleanings.driving.compile import compile_scene
 from gleanings.driving.crop import CropConfig, crop_scene
 from gleanings.driving.families import _MAKERS
@@ -59,10 +58,10 @@ class Site:
 
 
 @lru_cache(maxsize=64)
-def make_site(family: str, turn: str, seed: int, number: int) -> Site:
+def make_site(family: str, turn: str, seed: int, number: int) -> Site | None:
     """Site `number` of a family. turn: what the ego's lane does: 'along', 'ahead' or 'left' at a junction, 'ring'.
 
-    ConfigError: no draw has such a lane.
+    None: no draw has such a lane.
     """
     rng = stream(f"site {family} {turn}", seed, number)
     for _ in range(_ATTEMPTS):
@@ -76,7 +75,7 @@ def make_site(family: str, turn: str, seed: int, number: int) -> Site:
         raw = build(f"{family}-{seed}-{number}", plan, fleet, simulate(plan, table, fleet), rng)
         if raw is not None:
             return _site(plan, raw, *found, rng)
-    raise ConfigError(f"family {family!r}, seed {seed}, site {number}: no lane for an ego that goes {turn}")
+    return None
 
 
 def _ego_lane(plan: Plan, turn: str, rng: np.random.Generator) -> tuple[Route, float, float] | None:

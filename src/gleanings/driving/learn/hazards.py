@@ -83,6 +83,7 @@ class Draft(NamedTuple):
 
     name: str
     kind: str
+    attempt: int
     draw: Draw
     actors: list[Actor]
     slots: Int[np.ndarray, " K"]
@@ -114,11 +115,11 @@ def make_hazards(
         drafts = [draft(deck, seed, index, attempt, config) for index, attempt in batch]
         scenes, _ = solve(drafts)
         failed = replay(world, scenes)
-        for (index, attempt), one, scene, fails in zip(batch, drafts, scenes, failed, strict=True):
+        for (index, _), one, scene, fails in zip(batch, drafts, scenes, failed, strict=True):
             discards.drawn[one.kind] += 1
             discards.failed[one.kind] += int(fails)
             if fails:
-                waiting.append((index, attempt + 1))
+                waiting.append((index, one.attempt + 1))
             else:
                 found[index] = scene
         discards.check(config.max_discard)
@@ -138,7 +139,20 @@ def _deck(kinds: tuple[str, ...], share: float) -> tuple[str, ...]:
 
 
 def draft(deck: Sequence[str], seed: int, index: int, attempt: int, config: DemoConfig) -> Draft:
-    """Hazard `index` of a deck of kinds, drawn the `attempt`-th time. ConfigError: a site has no room for it."""
+    """Hazard `index` of a deck of kinds, drawn the `attempt`-th time, or later where a map has no room for it.
+
+    ConfigError: there is none in 64 attempts.
+    """
+    for later in range(attempt, attempt + _ATTEMPTS):
+        found = _drawn(deck, seed, index, later, config)
+        if found is not None:
+            return found
+    kind = deck[index % len(deck)]
+    raise ConfigError(f"hazard {kind!r}, seed {seed}, index {index}: none of {_ATTEMPTS} draws of maps has room for it")
+
+
+def _drawn(deck: Sequence[str], seed: int, index: int, attempt: int, config: DemoConfig) -> Draft | None:
+    """A hazard drawn the `attempt`-th time. None: its map has no lane for the ego, or no room for what happens."""
     card = index % len(deck)
     kind, number = deck[card], index // len(deck) // SHARED
     rng = stream(f"hazard {kind}", seed, index * _ATTEMPTS + min(attempt, _ATTEMPTS - 1))
@@ -146,6 +160,8 @@ def draft(deck: Sequence[str], seed: int, index: int, attempt: int, config: Demo
     family, turn = families[(number + card) % len(families)]
     moved = attempt // _ON_A_MAP * _MOST + (index if attempt >= _ON_A_MAP else 0)
     site = make_site(family, turn, seed, number + moved)
+    if site is None:
+        return None
     for _ in range(_TRIES):
         draw = _draw(site, rng)
         actors = script(kind, draw)
@@ -153,9 +169,9 @@ def draft(deck: Sequence[str], seed: int, index: int, attempt: int, config: Demo
             slots = bystanders(site, actors, SLOTS - 2 - len(actors))
             state = _lights(site, kind)
             episode = _episode(site, draw, actors, slots, kind)
-            name = f"{kind}-{seed}-{index}"
-            return Draft(name, kind, draw, actors, slots, episode, _follows(rng, config.follower_share), state)
-    raise ConfigError(f"hazard {kind!r}, seed {seed}, index {index}: no room for it in family {family!r}")
+            follows = _follows(rng, config.follower_share)
+            return Draft(f"{kind}-{seed}-{index}", kind, attempt, draw, actors, slots, episode, follows, state)
+    return None
 
 
 def _follows(rng: np.random.Generator, share: float) -> tuple[float, float, tuple[float, float, float]] | None:
