@@ -8,14 +8,14 @@ from gleanings.driving._map import goals_of, lights_of, local_lines, road_of, su
 from gleanings.driving._tracks import Tracks, keep_tracks, log_of, objects_of, origin_of, read_tracks
 from gleanings.driving.config import CompileConfig
 from gleanings.driving.edges import compile_edges
-from gleanings.driving.grid import edge_grid, lane_grid, make_frame
+from gleanings.driving.grid import edge_grid, lane_grid, make_frame, no_grid
 from gleanings.driving.ground import compile_ground
 from gleanings.driving.lanes import LaneGraph, build_graph, lane_segments
 from gleanings.driving.match import LaneIndex
 from gleanings.driving.paths import build_paths
 from gleanings.driving.raster import compile_raster, no_raster
 from gleanings.driving.raw import RawScene
-from gleanings.driving.scene import Scene
+from gleanings.driving.scene import Ground, Scene
 from gleanings.driving.stack import grow, sizes_of, text_array
 
 _DEFAULT = CompileConfig()
@@ -37,6 +37,15 @@ def compile_scene(raw: RawScene, config: CompileConfig = _DEFAULT) -> Scene:
     Local = world - origin in float64, then float32. Raises: DataError for a scene without a valid object at the start
     or too large for the arrays; ConfigError for sizes in `config` that cannot hold it.
     """
+    return _compiled(raw, config, True)
+
+
+def compile_to_crop(raw: RawScene, config: CompileConfig = _DEFAULT) -> Scene:
+    """`compile_scene` without what `crop_scene` makes anew, so that nothing can be measured: grids, ground, raster."""
+    return _compiled(raw, config, False)
+
+
+def _compiled(raw: RawScene, config: CompileConfig, measured: bool) -> Scene:
     if len(raw.times) < 2:
         raise DataError(f"{len(raw.times)} steps in scene {raw.name!r}; expected at least 2", raw.source or None)
     _check_counts({"L": sum(feature.kind == "lane" for feature in raw.features), "S": len(raw.lights)})
@@ -54,8 +63,9 @@ def compile_scene(raw: RawScene, config: CompileConfig = _DEFAULT) -> Scene:
     )
     places = _places(tracks, graph)
     frame = make_frame(places[:, :2])
-    grid = edge_grid(edges, frame, places)
-    ground = compile_ground(np.concatenate([places, *_edge_lines(raw, lines)]), frame)
+    grid = edge_grid(edges, frame, places) if measured else no_grid()
+    heights = np.concatenate([places, *_edge_lines(raw, lines)])
+    ground = compile_ground(heights, frame) if measured else Ground(*np.full((2, 1), np.nan, np.float32))
     scene = Scene(
         origin=origin,
         dt=np.float32(np.median(np.diff(raw.times))),
@@ -67,13 +77,13 @@ def compile_scene(raw: RawScene, config: CompileConfig = _DEFAULT) -> Scene:
         edges=edges,
         grid=grid,
         lanes=lanes,
-        lane_grid=lane_grid(lanes, frame),
+        lane_grid=lane_grid(lanes, frame) if measured else grid,
         lights=lights_of(raw, origin, graph, paths),
         paths=paths,
         goals=goals_of(raw, origin, tracks),
         ground=ground,
         road=road_of(raw, lines),
-        raster=compile_raster(edges, grid, frame, ground) if config.raster else no_raster(),
+        raster=compile_raster(edges, grid, frame, ground) if config.raster and measured else no_raster(),
     )
     return grow(scene, _buckets(scene, config))
 

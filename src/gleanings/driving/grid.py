@@ -70,6 +70,11 @@ def lane_grid(lanes: Lanes, frame: Frame) -> Grid:
     return _store(frame, cell, real[nodes.segment], far, empty=len(lanes.ax) - 1)
 
 
+def no_grid() -> Grid:
+    """A grid of one cell that knows nothing."""
+    return _store(Frame(0.0, 0.0, 1, 1), np.zeros(0, int), np.zeros(0, int), np.ones(1, np.int8))
+
+
 class _Slabs:
     """The 1 m slabs of heights that hold an edge or a point, and where."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d
 
-from gleanings.driving.compile import compile_scene
+from gleanings.driving.compile import compile_to_crop
 from gleanings.driving.crop import CropConfig, crop_scene
 from gleanings.driving.families import _MAKERS
 from gleanings.driving.families._check import edge_distance
@@ -127,7 +127,7 @@ def _site(plan: Plan, raw: RawScene, route: Route, first: float, entry: float, r
     ego = _nominal(route, begin, speed, vehicle_size(rng, False))
     kept = [track for track in raw.tracks if not _in_corridor(track, route.line, first)]
     raw = replace(raw, tracks=(ego, *kept), sdc=0, predict=())
-    scene = with_lane_route(compile_scene(raw))
+    scene = with_lane_route(compile_to_crop(raw))
     limit = min(float(route.limit), TOP_MPS)
     way = _way(scene, raw, limit)
     cropped = crop_scene(scene, CropConfig(history=START))
