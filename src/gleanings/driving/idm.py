@@ -3,6 +3,7 @@
 Source: Treiber, Hennecke, Helbing 2000 (acceleration); following paths, the search for leaders and red lights: ours.
 """
 
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.driving.agents import SimAgent
 from gleanings.driving.path import PathPoint, path_point, wrap_arc
 from gleanings.driving.raw import RED, Kind
-from gleanings.driving.scene import Pose, Scene
+from gleanings.driving.scene import Pose, Scene, Trajectory
 from gleanings.driving.state import SimState
 
 _AHEAD = 64  # metres of path in which a leader is looked for
@@ -26,6 +27,9 @@ _SETTLE = 8.0  # metres over which an initial offset from the path decays
 _BEFORE_LINE = 1.0  # metres from the stop line at which the leader of a red light stands
 _FREE = 1e6  # gap where nothing is ahead
 _NEAREST = 0.1  # least gap that the model sees
+
+
+Among = tuple[Scene, SimState] | None
 
 
 class Leader(NamedTuple):
@@ -65,11 +69,13 @@ class IDM(SimAgent):
         """Nothing."""
         return ()
 
-    def act(self, scene: Scene, state: SimState, own: Any, key: Key[Array, ""]) -> tuple[Pose, Bool[Array, " N"], Any]:
-        """Poses at t + 1, which objects are then alive, and the empty state."""
+    def act(
+        self, scene: Scene, state: SimState, own: Any, key: Key[Array, ""], among: Among = None
+    ) -> tuple[Pose, Bool[Array, " N"], Any]:
+        """Poses at t + 1, which objects are then alive, and the empty state. among: as in `find_leader`."""
         here = point_at(scene, state.arc[:, None])
         speed = jnp.maximum(state.vx * here.tx[:, 0] + state.vy * here.ty[:, 0], 0.0)
-        leader = find_leader(scene, state, here)
+        leader = find_leader(scene, state, here, among)
         if self.obey_lights:
             leader = _nearer(leader, red_line(scene, state, speed))
         rate = self.rate(speed, self._free_speed(scene, state), leader)
@@ -114,18 +120,32 @@ def travel(
     return jnp.where(stops, until_stop, 0.5 * (speed + after) * dt), after
 
 
-def find_leader(scene: Scene, state: SimState, here: PathPoint) -> Leader:
+def alone(scene: Scene, slot: Any) -> Scene:
+    """The scene of the object in a slot alone."""
+    log = Trajectory(*(field[:, slot][:, None] for field in scene.log))
+    parts = (scene.objects, scene.paths, scene.lights.arc)
+    objects, paths, arc = jax.tree.map(lambda field: field[slot][None], parts)
+    return scene._replace(log=log, objects=objects, paths=paths, lights=scene.lights._replace(arc=arc))
+
+
+def state_alone(state: SimState, slot: Any) -> SimState:
+    """The state of the object in a slot alone; without what is of pairs and of the past."""
+    names = ("x", "y", "z", "yaw", "vx", "vy", "accel", "yaw_rate", "arc", "flags", "excused", "met")
+    return replace(state, ring=None, **{name: getattr(state, name)[slot][None] for name in names})
+
+
+def find_leader(scene: Scene, state: SimState, here: PathPoint, among: Among = None) -> Leader:
     """The first box ahead on each path: gap from the own front, and its speed along the path.
 
-    here: the path at the own arcs, [N, 1]. The path is sampled every 2 m to 64 m; boxes are grown by half the own
+    here: the path at the own arcs, [N, 1]. among: whose boxes count; None: those of the same objects. The path is sampled every 2 m to 64 m; boxes are grown by half the own
     width + 0.1 m; between the first sample within one and the sample before it the entry is exact. Boxes that hold
     the own centre and boxes at another height do not count.
     """
-    objects = scene.objects
+    objects, (_, them) = scene.objects, among or (scene, state)
     reach = 0.5 * objects.width + _MARGIN
-    boxes = _Boxes.of(scene, state)
+    boxes = _Boxes.of(*(among or (scene, state)))
     inside_own = jnp.maximum(*boxes.excess(state.x[:, None], state.y[:, None])) < reach[:, None]
-    skipped = inside_own | ~state.alive[None, :]
+    skipped = inside_own | ~them.alive[None, :]
     x, y, z = _ahead(scene, state, here)
     first = _first_inside(boxes, objects.height, reach, skipped, x, y, z)
     found = first < x.shape[0]
@@ -137,7 +157,7 @@ def find_leader(scene: Scene, state: SimState, here: PathPoint) -> Leader:
     entry = start + share * (arc0 + _STRIDE * at[0] - start)
     gap = entry + reach - state.arc - 0.5 * objects.length
     dx, dy = ends[1] - ends[0], ends[3] - ends[2]
-    speed = (state.vx[box] * dx + state.vy[box] * dy) / jnp.sqrt(jnp.maximum(dx * dx + dy * dy, 1e-6))
+    speed = (them.vx[box] * dx + them.vy[box] * dy) / jnp.sqrt(jnp.maximum(dx * dx + dy * dy, 1e-6))
     return Leader(jnp.where(found, gap, _FREE), jnp.where(found, jnp.maximum(speed, 0.0), 0.0))
 
 

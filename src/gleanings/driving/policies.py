@@ -32,9 +32,9 @@ class DrivenBy(eqx.Module):
     agent: SimAgent
     dynamics: Dynamics
 
-    def __call__(self, scene: Scene, state: SimState, key: Key[Array, ""]) -> Shaped[Array, "N A"]:
-        """The inverse dynamics of the agent's poses, or of the log where the agent replays it."""
-        pose, alive, _ = self.agent.act(scene, state, self.agent.init(scene, key), key)
+    def __call__(self, scene: Scene, state: SimState, key: Key[Array, ""], *among: Any) -> Shaped[Array, "N A"]:
+        """The inverse dynamics of the agent's poses, or of the log where the agent replays it. among: see `IDM.act`."""
+        pose, alive, _ = self.agent.act(scene, state, self.agent.init(scene, key), key, *among)
         logged, valid = log_at(scene, state.t + 1)
         plays = self.agent.replays(scene)
         target = Pose(*(jnp.where(plays, a, b) for a, b in zip(logged, pose, strict=True)))

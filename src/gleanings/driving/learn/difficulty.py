@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Float32, Key
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.dynamics import along, limits_of
-from gleanings.driving.idm import IDM
+from gleanings.driving.idm import IDM, alone, state_alone
 from gleanings.driving.learn.bank import make_bank
 from gleanings.driving.learn.config import BucketConfig, WorldConfig
 from gleanings.driving.learn.safety_reward import clearance
@@ -132,16 +132,17 @@ def _drive(world: World, scene: Scene, key: Key[Array, ""]) -> tuple[Array, Arra
     state = eqx.tree_at(lambda s: (s.vx, s.vy), state, replace_fn=lambda v: v.at[slot].multiply(faster))
     draws = jax.random.normal(noise_key, (world.config.horizon * world.config.every + 1,), jnp.float32)
     keep = jnp.exp(-scene.dt / _MEMORY_S)
+    own, limits = alone(scene, slot), limits_of(jnp.asarray(scene.objects.kind)[slot])
 
     def step(carry, draw):
         state, level = carry
-        action = policy(scene, state, first)
+        action = policy(own, state_alone(state, slot), first, (scene, state))[0]
         # Noise makes nobody drive backwards.
         least = -along(state.pose)[slot] / scene.dt
-        rate = jnp.maximum(action[slot, 0] + _NOISE_MPS2 * level, jnp.minimum(least, action[slot, 0]))
-        limits = limits_of(jnp.asarray(scene.objects.kind)[slot])
-        action = action.at[slot, 0].set(jnp.clip(rate, limits.brake, limits.accelerate))
-        state, out = world.sim.step(scene, state, action, first)
+        rate = jnp.maximum(action[0] + _NOISE_MPS2 * level, jnp.minimum(least, action[0]))
+        action = action.at[0].set(jnp.clip(rate, limits.brake, limits.accelerate))
+        rows = jnp.broadcast_to(action, (state.x.shape[0], 2))  # of the others none is used
+        state, out = world.sim.step(scene, state, rows, first)
         failed = out.metrics["collision"].value[slot] | out.metrics["off_road"].value[slot]
         level = keep * level + jnp.sqrt(1 - keep * keep) * draw
         return (state, level), (failed, clearance(scene, state))
