@@ -137,9 +137,9 @@ def state_alone(state: SimState, slot: Any) -> SimState:
 def find_leader(scene: Scene, state: SimState, here: PathPoint, among: Among = None) -> Leader:
     """The first box ahead on each path: gap from the own front, and its speed along the path.
 
-    here: the path at the own arcs, [N, 1]. among: whose boxes count; None: those of the same objects. The path is sampled every 2 m to 64 m; boxes are grown by half the own
-    width + 0.1 m; between the first sample within one and the sample before it the entry is exact. Boxes that hold
-    the own centre and boxes at another height do not count.
+    here: the path at the own arcs, [N, 1]. among: whose boxes count; None: those of the same objects. The path is
+    sampled every 2 m to 64 m; boxes are grown by half the own width + 0.1 m; between the first sample within one and
+    the sample before it the entry is exact. Boxes that hold the own centre and boxes at another height do not count.
     """
     objects, (_, them) = scene.objects, among or (scene, state)
     reach = 0.5 * objects.width + _MARGIN

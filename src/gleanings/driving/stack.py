@@ -5,6 +5,7 @@ raster rows and columns.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ class Spec(NamedTuple):
 
 _FEWEST = {"T": (2, "steps"), "N": (1, "object slots"), "Q": (34, "path samples")}
 _ROAD_KINDS = 8
+_WINDOWS = (("grid", "M"), ("lane_grid", "K"))
 _INF, _NAN = float("inf"), float("nan")
 _PARTS: dict[str, type] = {
     "log": parts.Trajectory,
@@ -81,17 +83,13 @@ def _names() -> list[str]:
 
 
 LAYOUT: dict[str, Spec] = _layout()
+_FIXED = {axis: int(axis) for spec in LAYOUT.values() for axis in spec.axes if axis.isdigit()}
 
 
 def arrays_of(scene: Scene) -> dict[str, Any]:
     """The arrays of a scene by name, such as 'log.x', in the order of `LAYOUT`."""
-    return {name: _at(scene, name) for name in LAYOUT}
-
-
-def _at(scene: Scene, name: str) -> Any:
-    part, _, field = name.partition(".")
-    value = getattr(scene, part)
-    return getattr(value, field) if field else value
+    nested = (part if name in _PARTS else (part,) for name, part in zip(Scene._fields, scene, strict=True))
+    return dict(zip(LAYOUT, chain.from_iterable(nested), strict=True))
 
 
 def scene_of(arrays: dict[str, Any]) -> Scene:
@@ -111,16 +109,15 @@ def sizes_of(scene: Scene, batch: int = 0) -> dict[str, int]:
 
     DataError: a missing axis, another type, or two arrays that disagree on a letter.
     """
-    sizes: dict[str, int] = {}
-    for name, array in arrays_of(scene).items():
-        spec, shape = LAYOUT[name], np.shape(array)[batch:]
+    sizes = _FIXED.copy()
+    for spec, (name, array) in zip(LAYOUT.values(), arrays_of(scene).items(), strict=True):
+        shape = array.shape[batch:]
         if len(shape) != len(spec.axes) or array.dtype != spec.dtype:
             raise DataError(f"{name} is {array.dtype}{list(shape)}; expected {spec.dtype} {','.join(spec.axes)}")
         for letter, size in zip(spec.axes, shape, strict=True):
-            expected = int(letter) if letter.isdigit() else sizes.setdefault(letter, size)
-            if size != expected:
-                raise DataError(f"{name} has {size} along {letter}, not {expected}")
-    return sizes
+            if size != sizes.setdefault(letter, size):
+                raise DataError(f"{name} has {size} along {letter}, not {sizes[letter]}")
+    return {letter: size for letter, size in sizes.items() if letter not in _FIXED}
 
 
 def check_scene(scene: Scene) -> None:
@@ -160,15 +157,6 @@ def check_scene(scene: Scene) -> None:
         raise DataError(f"dt is {scene.dt}; expected seconds")
 
 
-def _grown(array: np.ndarray, spec: Spec, sizes: dict[str, int]) -> np.ndarray:
-    shape = tuple(int(axis) if axis.isdigit() else sizes[axis] for axis in spec.axes)
-    if array.shape == shape:
-        return array
-    grown = np.full(shape, spec.pad if spec.dtype.kind == "f" else int(spec.pad), spec.dtype)
-    grown[tuple(slice(0, size) for size in array.shape)] = array
-    return grown
-
-
 def grow(scene: Scene, sizes: dict[str, int]) -> Scene:
     """A scene of larger `sizes` by letter (others stay); nothing that is measured in it changes.
 
@@ -178,16 +166,49 @@ def grow(scene: Scene, sizes: dict[str, int]) -> Scene:
     new = old | sizes
     for count, window in (("I", "M"), ("J", "K")):  # a window read from any start must stay inside the entries
         new[count] = max(new[count], old[count] + new[window] - old[window])
+    _check_growth(old, new)
+    arrays = {
+        name: array if array.shape == _shape(LAYOUT[name], new) else _padded([array], LAYOUT[name], new)[0]
+        for name, array in ((name, np.asarray(array)) for name, array in arrays_of(scene).items())
+    }
+    return scene_of(arrays | _slots(new))
+
+
+def stack_grown(scenes: Sequence[Scene], sizes: dict[str, int]) -> Scene:
+    """Scenes grown to all of these sizes, with a leading axis B. ConfigError: a size is smaller than a scene's."""
+    for scene in scenes:
+        _check_growth(sizes_of(scene), sizes)
+    flat = [arrays_of(scene) for scene in scenes]
+    arrays = {name: _padded([one[name] for one in flat], spec, sizes) for name, spec in LAYOUT.items()}
+    slots = {name: np.tile(row, (len(scenes), 1)) for name, row in _slots(sizes).items()}
+    return scene_of(arrays | slots)
+
+
+def _check_growth(old: dict[str, int], new: dict[str, int]) -> None:
     if new["Q"] != old["Q"]:
         raise ConfigError(
             f"paths of {old['Q']} samples cannot become {new['Q']}: compile with CompileConfig(path_m=...)"
         )
     if small := [f"{letter} {new[letter]} < {old[letter]}" for letter in old if new[letter] < old[letter]]:
         raise ConfigError(f"a scene cannot shrink: {', '.join(small)}")
-    arrays = {name: _grown(np.asarray(array), LAYOUT[name], new) for name, array in arrays_of(scene).items()}
-    for name, window in (("grid.slots", "M"), ("lane_grid.slots", "K")):
-        arrays[name] = np.arange(new[window], dtype=np.int32)
-    return scene_of(arrays)
+
+
+def _shape(spec: Spec, sizes: dict[str, int]) -> tuple[int, ...]:
+    return tuple(_FIXED[axis] if axis in _FIXED else sizes[axis] for axis in spec.axes)
+
+
+def _padded(arrays: Sequence[Any], spec: Spec, sizes: dict[str, int]) -> np.ndarray:
+    """The arrays, padded, with a leading axis."""
+    shape = (len(arrays), *_shape(spec, sizes))
+    padded = np.full(shape, spec.pad if spec.dtype.kind == "f" else int(spec.pad), spec.dtype)
+    for row, array in enumerate(arrays):
+        padded[row, *(slice(0, size) for size in array.shape)] = array
+    return padded
+
+
+def _slots(sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """Windows of the two grids."""
+    return {f"{name}.slots": np.arange(sizes[letter], dtype=np.int32) for name, letter in _WINDOWS}
 
 
 def pad_scene(scene: Scene, like: Scene) -> Scene:

@@ -1,16 +1,17 @@
 """Many cropped scenes as one pytree of arrays, from which a program draws. Source: ours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.scene import Scene
-from gleanings.driving.stack import grow, sizes_of, stack_scenes
+from gleanings.driving.stack import sizes_of, stack_grown
 
 
-def make_bank(scenes: Sequence[Scene]) -> Scene:
+def make_bank(scenes: Sequence[Scene], least: Mapping[str, int] | None = None) -> Scene:
     """The scenes of `crop.crop_scene` with a leading axis C, padded to the largest of each size; NumPy arrays.
 
-    ConfigError: no scenes, or scenes cropped with different settings.
+    least: sizes by letter, doubled until all fit, so that banks share programs. ConfigError: no scenes, or scenes
+    cropped with different settings.
     """
     if not scenes:
         raise ConfigError("a bank needs at least one scene")
@@ -19,7 +20,11 @@ def make_bank(scenes: Sequence[Scene]) -> Scene:
     if differ := [f"{letter} {values}" for letter, values in found.items() if len(values) > 1]:
         raise ConfigError(f"scenes cropped with different settings: {'; '.join(differ)}")
     largest = {letter: max(size[letter] for size in sizes) for letter in sizes[0]}
+    for letter, size in (least or {}).items():
+        while size < largest[letter]:
+            size *= 2
+        largest[letter] = size
     # Windows reach beyond the last list, so that the entries need room for the rest of the widest one.
     for count, window in (("I", "M"), ("J", "K")):
         largest[count] += largest[window]
-    return stack_scenes([grow(scene, largest) for scene in scenes])
+    return stack_grown(scenes, largest)

@@ -29,7 +29,6 @@ from gleanings.driving.learn.labels import towards
 from gleanings.driving.learn.world import World
 from gleanings.driving.raw import Light
 from gleanings.driving.scene import Pose, Scene
-from gleanings.driving.stack import grow, sizes_of
 
 BATCH, DECISIONS, SHARED = 16, 40, 16
 _ATTEMPTS, _TRIES, _ENOUGH = 64, 20, 50
@@ -276,18 +275,11 @@ def replay(
     """Whether the ego of each of at most `BATCH` scenes fails under these actions; None: under the labels of its log,
     taken from where it is."""
     count = len(scenes)
-    sizes = {name: _size(name, [sizes_of(scene)[name] for scene in scenes]) for name in _SIZES}
-    grown = [grow(scene, sizes) for scene in scenes]
-    bank = make_bank([*grown, *grown[:1] * (BATCH - count)])
+    bank = make_bank([*scenes, *[scenes[0]] * (BATCH - count)], _SIZES)
     given = np.zeros((BATCH, DECISIONS, 2), np.float32)
     if u is not None:
         given[:count] = u
     return np.asarray(_failures(world, *jax.device_put((bank, given, np.bool_(u is None)))))[:count]
-
-
-def _size(name: str, found: Sequence[int]) -> int:
-    """A common size, so that batches share one program."""
-    return max(_SIZES[name], 1 << (max(found) - 1).bit_length())
 
 
 @eqx.filter_jit
