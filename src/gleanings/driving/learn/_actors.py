@@ -1,6 +1,8 @@
 """Scripted objects: motion along lines, as arrays over the steps of a site. NumPy. Source: ours."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -86,20 +88,22 @@ def touch(first: Actor, second: Actor) -> bool:
 
 
 def gaps(
-    pose: Float[np.ndarray, "T 6"],
-    size: tuple[float, float, float],
+    pose: Float[np.ndarray, "*N T 6"],
+    size: Sequence[Any],
     other: Float[np.ndarray, "T 6"],
     other_size: tuple[float, float, float],
-) -> Steps:
-    """Largest separation of two boxes over their four axes, m."""
-    dx, dy = (other[:, :2] - pose[:, :2]).T
+) -> Float[np.ndarray, "*N T"]:
+    """Largest separation of two boxes over their four axes, m; of many and one, with sizes [N, 1]."""
+    dx, dy = other[:, 0] - pose[..., 0], other[:, 1] - pose[..., 1]
     (length, width, _), (l, w, _) = size, other_size
-    c, s = np.abs(np.cos(other[:, 3] - pose[:, 3])), np.abs(np.sin(other[:, 3] - pose[:, 3]))
+    yaw, theirs = pose[..., 3], other[:, 3]
+    c, s = np.abs(np.cos(theirs - yaw)), np.abs(np.sin(theirs - yaw))
     out = []
-    for yaw, axes in (
-        (pose[:, 3], (length + l * c + w * s, width + l * s + w * c)),
-        (other[:, 3], (l + length * c + width * s, w + length * s + width * c)),
+    for axis, axes in (
+        (yaw, (length + l * c + w * s, width + l * s + w * c)),
+        (theirs, (l + length * c + width * s, w + length * s + width * c)),
     ):
-        out.append(np.abs(dx * np.cos(yaw) + dy * np.sin(yaw)) - axes[0] / 2)
-        out.append(np.abs(dy * np.cos(yaw) - dx * np.sin(yaw)) - axes[1] / 2)
-    return np.max(out, axis=0)
+        cos, sin = np.cos(axis), np.sin(axis)
+        out.append(np.abs(dx * cos + dy * sin) - axes[0] / 2)
+        out.append(np.abs(dy * cos - dx * sin) - axes[1] / 2)
+    return np.maximum(np.maximum(out[0], out[1]), np.maximum(out[2], out[3]))

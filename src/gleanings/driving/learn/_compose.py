@@ -21,19 +21,14 @@ _ROOM_M = 0.5
 
 def bystanders(site: Site, actors: list[Actor], most: int) -> Int[np.ndarray, " K"]:
     """Slots of the site's objects that come near no scripted object, at most so many."""
-    scene, kept = site.scene, []
-    for slot in (np.flatnonzero(scene.objects.exists[1:]) + 1).tolist():
-        pose, valid = _pose(scene, slot), scene.log.valid[:, slot]
-        size = _size(scene, slot)
-        if all((gaps(pose, size, actor.pose, actor.size)[valid] > _ROOM_M).all() for actor in actors):
-            kept.append(slot)
-    return np.array(kept[:most], np.int64)
-
-
-def _pose(scene: Scene, slot: int) -> Float[np.ndarray, "T 6"]:
-    log = scene.log
-    fields = (log.x, log.y, log.z, log.yaw, log.vx, log.vy)
-    return np.stack([field[:, slot].astype(np.float64) for field in fields], 1)
+    log, objects = site.scene.log, site.scene.objects
+    slots = np.flatnonzero(objects.exists[1:]) + 1
+    pose = np.stack([field[:, slots].T for field in log[:6]], 2).astype(np.float64)
+    size = [field[slots, None].astype(np.float64) for field in (objects.length, objects.width, objects.height)]
+    clear = np.ones(len(slots), bool)
+    for actor in actors:
+        clear &= ((gaps(pose, size, actor.pose, actor.size) > _ROOM_M) | ~log.valid[:, slots].T).all(1)
+    return slots[clear][:most]
 
 
 def _size(scene: Scene, slot: int) -> tuple[float, float, float]:

@@ -44,7 +44,7 @@ def joining(line: Line, ways: Sequence[Line], arc: float, away: float, ahead: fl
             continue
         along = arc_of(way)
         before = way[(along > meeting.other - 80.0) & (along < meeting.other - 5.0)][::4, :2]
-        if len(before) and _away(before, line[::_STRIDE, :2]).max() > away:
+        if len(before) and _squares(before, line[::_STRIDE, :2]).min(1).max() > away**2:
             kept.append(meeting)
     return kept
 
@@ -70,13 +70,17 @@ def _first(line: Line, way: Line, arc: float, reach: float, ahead: float = _AHEA
     rows = np.flatnonzero((along > arc + 5.0) & (along < arc + ahead))[::_STRIDE]
     if not len(rows):
         return None
-    away = np.hypot(*(line[rows, None, :2] - way[::_STRIDE, :2]).transpose(2, 0, 1))
-    near = away.min(1) < reach
+    points, others = line[rows, :2], way[::_STRIDE, :2]
+    close = np.flatnonzero(((others > points.min(0) - reach) & (others < points.max(0) + reach)).all(1))
+    if not len(close):
+        return None
+    away = _squares(points, others[close])
+    near = away.min(1) < reach**2
     # A way that is here already came along the same lane.
     if near[0] or not near.any():
         return None
     k = int(near.argmax())
-    other = int(away[k].argmin()) * _STRIDE
+    other = int(close[away[k].argmin()]) * _STRIDE
     own, theirs = float(along[rows[k]]), float(arc_of(way)[other])
     return Meeting(way, own, theirs, float(np.cos(_direction(way, theirs) - _direction(line, own))))
 
@@ -85,5 +89,7 @@ def _direction(line: Line, arc: float) -> float:
     return float(np.interp(arc, arc_of(line), heading_of(line)))
 
 
-def _away(points: Float[np.ndarray, "K 2"], line: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, " K"]:
-    return np.hypot(*(points[:, None] - line).transpose(2, 0, 1)).min(1)
+def _squares(points: Float[np.ndarray, "K 2"], line: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, "K P"]:
+    """Squared distances."""
+    (x, y), (u, v) = points.T[..., None], line.T
+    return (x - u) ** 2 + (y - v) ** 2
