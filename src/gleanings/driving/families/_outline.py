@@ -42,18 +42,20 @@ class _Field:
         value, segment = np.full(len(q), np.inf), np.zeros(len(q), int)
         for (rows, reach), tree in zip(self.trees, self.index, strict=True):
             near = rows[tree.query(q, min(4, len(rows)))[1].reshape(len(q), -1)]
-            c = q[:, None] - self._foot(q[:, None], near)[0][..., :2]
-            far = np.hypot(c[..., 0], c[..., 1]) - reach
+            x, y, _ = self._foot(q[:, None], near)[0]
+            far = np.hypot(q[:, :1] - x, q[:, 1:] - y) - reach
             best = np.arange(len(q)), far.argmin(axis=1)
             closer = far[best] < value
             value, segment = np.where(closer, far[best], value), np.where(closer, near[best], segment)
         foot, place = self._foot(q, segment)
-        return value, foot, segment, place
+        return value, np.stack(foot, 1), segment, place
 
-    def _foot(self, q: np.ndarray, segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        a, d = self.a[segment], self.d[segment]
-        place = ((q - a[..., :2]) * d[..., :2]).sum(-1) / np.maximum((d[..., :2] ** 2).sum(-1), 1e-12)
-        return a + d * np.clip(place, 0.0, 1.0)[..., None], place
+    def _foot(self, q: np.ndarray, segment: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Coordinates of the nearest points of segments, and their places on these."""
+        (ax, ay, az), (dx, dy, dz) = self.a.T[:, segment], self.d.T[:, segment]
+        place = ((q[..., 0] - ax) * dx + (q[..., 1] - ay) * dy) / np.maximum(dx**2 + dy**2, 1e-12)
+        share = np.clip(place, 0.0, 1.0)
+        return [ax + dx * share, ay + dy * share, az + dz * share], place
 
 
 def outline(strips: list[Strip], island: float) -> list[tuple[Float[np.ndarray, "P 3"], bool]]:
@@ -136,11 +138,13 @@ def _segments(value: Float[np.ndarray, "Y X"]) -> tuple[dict[int, int], dict[int
     ny, nx = value.shape
     inside = value < 0
     corners = [(0, 0), (0, 1), (1, 1), (1, 0)]  # (row, column), counter-clockwise
-    code = np.stack([inside[r : ny - 1 + r, c : nx - 1 + c] << k for k, (r, c) in enumerate(corners)]).sum(axis=0)
+    code = sum(inside[r : ny - 1 + r, c : nx - 1 + c].astype(np.uint8) << k for k, (r, c) in enumerate(corners))
+    crossed = np.nonzero(code % 15)
+    cases = code[crossed]
     follow: dict[int, int] = {}
     at: dict[int, tuple[float, float]] = {}
     for case in range(1, 15):
-        rows, columns = np.nonzero(code == case)
+        rows, columns = (index[cases == case] for index in crossed)
         bits = [case >> k & 1 for k in range(4)]
         leave = [k for k in range(4) if bits[k] and not bits[(k + 1) % 4]]
         for k in leave:
