@@ -138,7 +138,8 @@ def _segments(value: Float[np.ndarray, "Y X"]) -> tuple[dict[int, int], dict[int
     ny, nx = value.shape
     inside = value < 0
     corners = [(0, 0), (0, 1), (1, 1), (1, 0)]  # (row, column), counter-clockwise
-    code = sum(inside[r : ny - 1 + r, c : nx - 1 + c].astype(np.uint8) << k for k, (r, c) in enumerate(corners))
+    bits = [inside[r : ny - 1 + r, c : nx - 1 + c].astype(np.uint8) << k for k, (r, c) in enumerate(corners)]
+    code = np.bitwise_or.reduce(bits)
     crossed = np.nonzero(code % 15)
     cases = code[crossed]
     follow: dict[int, int] = {}
