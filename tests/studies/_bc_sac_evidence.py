@@ -14,7 +14,7 @@ RATES = {
     "bc-sac": (0.3, 0.03, 0.05, 0.92),
     "sac-progress": (0.4, 0.06, 0.1, 0.9),
     "bc-shuffled": (0.9, 0.6, 0.7, 0.5),
-    "bc-sac-no-reward": (0.6, 0.08, 0.05, 0.98),
+    "bc-sac-null": (0.6, 0.08, 0.05, 0.98),
 }
 """By arm: failure in hard scenes and in the harder half of all; failure in the easy half; share of the scenes without
 failure that count for failure*; share of the way."""

@@ -83,7 +83,7 @@ def test_holm_steps_down_and_r2_waits():
     ("rates", "options", "label", "held"),
     [
         ({}, {}, "reproduced", ALL),
-        ({}, {"without": ("bc-sac-no-reward",)}, "reproduced", ALL),
+        ({}, {"without": ("bc-sac-null",)}, "reproduced", ALL),
         (
             {"bc-sac": (0.5, 0.08, 0.05, 0.9), "sac": (0.7, 0.2, 0.5, 0.7)},
             {"noise": 0.1},
@@ -100,7 +100,7 @@ def test_holm_steps_down_and_r2_waits():
     ],
 )
 def test_every_verdict(rates, options, label, held):
-    like = {"bc-sac-no-reward": (RATES | rates)["bc"]}
+    like = {"bc-sac-null": (RATES | rates)["bc"]}
     found, holds, verdict = outcome(made_up(like | rates, **options))
     assert found == label, verdict.summary
     assert " ".join(name for name in ALL.split() if holds[name]) == held
@@ -132,7 +132,7 @@ def test_a_loss_to_sac_stands_first():
         ({"brake to stop": (0.6, 0.5, 0.98, 0.1), "sac-progress": (1.0, 1.0, 0.0, 1.0)}, "brake to stop"),
         ({"random": (0.6, 0.5, 0.3, 0.1)}, "random"),
         ({"bc-shuffled": (0.62, 0.1, 0.2, 0.9)}, "shuffled labels"),
-        ({"bc-sac-no-reward": (0.5, 0.08, 0.05, 0.9)}, "A/A without reward"),
+        ({"bc-sac-null": (0.5, 0.08, 0.05, 0.9)}, "A/A without gain"),
     ],
 )
 def test_each_gate_stops_the_verdict(rates, gate):
@@ -163,12 +163,12 @@ def test_halves_of_the_seeds_are_compared():
 
 def test_a_bc_that_cannot_drive_is_reported_only():
     bad = (0.6, 0.2, 0.05, 0.9)
-    label, holds, _ = outcome(made_up({"bc": bad, "bc-sac-no-reward": bad}))
+    label, holds, _ = outcome(made_up({"bc": bad, "bc-sac-null": bad}))
     assert (label, holds["BC, easy half"]) == ("reproduced", False)
 
 
 def test_a_tiny_run_is_judged_without_intervals():
-    evidence = made_up(hard=4, all_of=8, seeds=2, size="smoke", without=("bc-sac-no-reward",))
+    evidence = made_up(hard=4, all_of=8, seeds=2, size="smoke", without=("bc-sac-null",))
     for scenes in evidence.values["scenes"].values():
         scenes["kind"], scenes["site"] = ["curve"] * len(scenes["kind"]), [0] * len(scenes["site"])
     _, _, verdict = outcome(evidence)

@@ -75,7 +75,7 @@ def test_every_section_is_there_and_plots_come_first(tmp_path):
 
 
 def test_a_tiny_run_and_one_without_extras_give_a_page(tmp_path):
-    evidence = made_up(hard=4, all_of=8, seeds=2, size="smoke", without=("bc-sac-no-reward", "bc-long"))
+    evidence = made_up(hard=4, all_of=8, seeds=2, size="smoke", without=("bc-sac-null", "bc-long"))
     values = evidence.values
     for scenes in values["scenes"].values():
         scenes["kind"], scenes["site"] = ["curve"] * len(scenes["kind"]), [0] * len(scenes["site"])

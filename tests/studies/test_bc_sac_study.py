@@ -82,7 +82,7 @@ def test_arms_differ_in_what_they_are_named_for():
     weights = {arm: one.imitation_weight for arm, (one, _) in found.items() if isinstance(one, BCSACConfig)}
     assert [arm for arm, weight in weights.items() if weight == 0] == ["sac", "sac-progress"]
     assert [arm for arm, (_, world) in found.items() if world.progress_weight] == ["sac-progress"]
-    assert [arm for arm, (_, world) in found.items() if not world.edge_weight] == ["bc-sac-no-reward"]
+    assert [arm for arm, (_, world) in found.items() if not world.edge_weight] == ["bc-sac-null"]
     with pytest.raises(ConfigError, match="no arm 'mgail'"):
         setup("mgail", study.COMMITTED, FULL.effort)
 

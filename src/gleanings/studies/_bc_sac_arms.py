@@ -20,8 +20,8 @@ from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene
 from gleanings.studies._bc_sac_scenes import Shard, load_bank, load_demos
 
-BATCH, CAPACITY = 128, 5120
-"""Rows of a gradient step, and episodes that a replay holds."""
+CAPACITY, LONG, NO_ENTROPY = 5120, 6, 1e-6
+"""Episodes that a replay holds; times the steps of BC that BC trained for long makes; a temperature without effect."""
 Learner = BCConfig | BCSACConfig
 FIELDS = {"bc": "learning_rate", "sac": "temperature", "bc-sac": "imitation_weight", "sac-progress": "progress_weight"}
 """What is tuned of an arm; BC-SAC and SAC with progress take the temperature found for SAC."""
@@ -36,11 +36,13 @@ CURVES = ("actor/bc_nll", "actor/error", "critic/q", "collect/failure", "collect
 
 @dataclass(frozen=True)
 class Effort:
-    """How long everything is trained. environments: episodes collected in an iteration, of `gradient_steps` steps."""
+    """How long everything is trained. environments: episodes collected in an iteration, of `gradient_steps` steps with
+    `batch` rows."""
 
     iterations: int
     environments: int
     gradient_steps: int
+    batch: int = 256
 
     @property
     def updates(self) -> int:
@@ -51,18 +53,19 @@ class Effort:
 def setup(arm: str, frozen: dict[str, dict[str, float]], effort: Effort) -> tuple[Learner, WorldConfig]:
     """Configuration of an arm, with what was tuned (or is being tried) in `frozen`. ConfigError: no such arm."""
     world = WorldConfig()
-    size = {"iterations": effort.iterations, "gradient_steps": effort.gradient_steps, "batch": BATCH}
+    size = {"iterations": effort.iterations, "gradient_steps": effort.gradient_steps, "batch": effort.batch}
     more = size | {"environments": effort.environments, "capacity": CAPACITY}
     if arm in ("bc", "bc-long", "bc-shuffled"):
-        times = 3 if arm == "bc-long" else 1
+        times = LONG if arm == "bc-long" else 1
         return BCConfig(**(size | {"iterations": times * effort.iterations} | frozen["bc"])), world  # pyright: ignore
     if arm == "sac":
         return sac_config(**more, **frozen["sac"]), world
     if arm == "bc-sac":
         return BCSACConfig(**more, **frozen["bc-sac"]), world  # pyright: ignore[reportArgumentType]
-    if arm == "bc-sac-no-reward":
+    if arm == "bc-sac-null":
         without = replace(world, clearance_weight=0.0, edge_weight=0.0)
-        return BCSACConfig(**more, **frozen["bc-sac"]), without  # pyright: ignore[reportArgumentType]
+        settings = frozen["bc-sac"] | {"temperature": NO_ENTROPY}
+        return BCSACConfig(**more, **settings), without  # pyright: ignore[reportArgumentType]
     if arm == "sac-progress":
         chosen = dict(frozen["sac-progress"])
         return sac_config(**more, temperature=chosen["temperature"]), replace(

@@ -96,7 +96,7 @@ def judge(evidence: Evidence) -> Verdict:
     shown = [_test_check(name, test) for name, test in tests.items()]
     if first:  # the scoreboard and the README quote the first check
         shown.insert(0, replace(shown.pop(), measured=f"{first} BC-SAC less SAC, points:"))
-    checks = (*shown, *gated, _easy(values))
+    checks = (*shown, *_long(values), *gated, _easy(values))
     label, reason = _label(values, tests, gated)
     return Verdict(label, f"{first} {reason}".strip(), checks)
 
@@ -135,10 +135,22 @@ def _test_check(name: str, test: Tested) -> Check:
     return Check(name, f"({name}) {_CLAIMS[name]}", measured, points(found.interval), holds)
 
 
+def _long(values: dict[str, Any]) -> tuple[Check, ...]:
+    """H1 against BC that was trained for long, where that was run."""
+    if "bc-long" not in values["arms"]:
+        return ()
+    found = difference(values, "bc-sac", "bc-long", "failure")
+    claim = f"(no hypothesis) in the hardest tenth BC-SAC fails less than {named('bc-long')}, too"
+    measured = f"p = {found.p_less:.2g}; difference, points:"
+    return (Check("H1, BC long", claim, measured, points(found.interval), found.p_less <= LEVEL),)
+
+
 def _easy(values: dict[str, Any]) -> Check:
-    found = rate(values, "bc", "failure", "easy")
-    claim = f"(no gate) BC can drive: in the easy half it fails in at most {100 * _EASY:.0f} %"
-    return Check("BC, easy half", claim, "failure, %", points(found), found.estimate <= _EASY)
+    best = "bc-long" if "bc-long" in values["arms"] else "bc"
+    found = rate(values, best, "failure", "easy")
+    claim = f"(no gate) imitation can drive: in the easy half {named(best)} fails in at most {100 * _EASY:.0f} %"
+    beside = "" if best == "bc" else f"BC {100 * mean_of(values, 'bc', 'failure', 'easy'):.1f} %; "
+    return Check("BC, easy half", claim, f"{beside}failure of {named(best)}, %", points(found), found.estimate <= _EASY)
 
 
 def told(check: Check) -> str:
@@ -149,9 +161,9 @@ def told(check: Check) -> str:
 def gates(values: dict[str, Any]) -> tuple[Check, ...]:
     """What must hold before anything is concluded; what was not measured does not hold."""
     checks = [_expert(values), _brake(values), _random(values), _shuffled(values), _halves(values)]
-    if "bc-sac-no-reward" in values["arms"]:
-        found = difference(values, "bc-sac-no-reward", "bc", "failure")
-        checks.append(_same("A/A without reward", "BC-SAC without reward is BC", found))
+    if "bc-sac-null" in values["arms"]:
+        found = difference(values, "bc-sac-null", "bc", "failure")
+        checks.append(_same("A/A without gain", "BC-SAC with nothing to gain, neither reward nor entropy, is BC", found))
     return tuple(checks)
 
 

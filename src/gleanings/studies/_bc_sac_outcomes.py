@@ -23,12 +23,12 @@ PARTS = {
 """Groups of scenes: set and mask within it. `hard` is the hardest tenth."""
 NAMES = {
     "bc": "BC",
-    "bc-long": "BC, 3 x the steps",
+    "bc-long": "BC, 6 x the steps",
     "sac": "SAC",
     "bc-sac": "BC-SAC",
     "sac-progress": "SAC, progress",
     "bc-shuffled": "BC, shuffled labels",
-    "bc-sac-no-reward": "BC-SAC, no reward",
+    "bc-sac-null": "BC-SAC, nothing to gain",
 }
 
 

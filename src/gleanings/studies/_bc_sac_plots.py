@@ -14,7 +14,7 @@ from gleanings.studies._bc_sac_outcomes import found_by, named, outcomes, points
 MAIN = ("bc", "sac", "bc-sac", "sac-progress")
 """Arms that every figure shows."""
 BUCKETS = {"all": "all", "easy": "easy half", "top50": "hard half", "hard": "top 10 %", "top3": "top 3 %"}
-_COLOURS = {"bc": 0, "sac": 1, "bc-sac": 2, "sac-progress": 3, "bc-long": 4, "bc-sac-no-reward": 6, "bc-shuffled": 7}
+_COLOURS = {"bc": 0, "sac": 1, "bc-sac": 2, "sac-progress": 3, "bc-long": 4, "bc-sac-null": 6, "bc-shuffled": 7}
 _GREY = 5
 _HALF = (360, 300)
 _FAILURE = "scenes with a failure, %"

@@ -22,22 +22,25 @@ Scenes are generated hazards, ten kinds, 30 % of them without an event, with a f
 test scenes have maps of their own; 208 scenes share a set of maps, in training 104.
 
 - World: 0.1 s steps, a decision every 0.2 s, 40 decisions; nothing ends an episode. Others replay their logs; the
-  hardest tenth is driven once more with others by IDM. In the test the modes of the last iterates drive.
+  hardest tenth is driven once more with others by IDM. In the test the modes of the averaged actors drive: averages over
+  about the last seventh of the steps, in all arms.
 - Failure: contact or off the road at any step. Failure*: failure, or progress below half of the log's.
 - Difficulty: four re-simulations of IDM on the lane route under noise; ranks among the calibration scenes. The hardest
   tenth is judged (top10), with its hardest (top3); the easier half is that of the first test scenes as they come.
-- Arms: BC; BC with three times the steps; SAC; BC-SAC; SAC with a reward for progress. The same networks, batches of
-  128 (BC-SAC: 128 + 128) and numbers of gradient steps; no pre-training. Seeds from 0 on.
+- Arms: BC; SAC; BC-SAC; beside these, with four seeds, BC with six times the steps and SAC with a reward for progress.
+  The same networks, batches of 256 (BC-SAC: 256 + 256) and numbers of gradient steps; no pre-training. Seeds from 0 on.
 - Tuning, on validation scenes, size full only: five values an arm, two seeds of their own, fewer iterations, the least
   failure*: BC's learning rate, SAC's temperature, BC-SAC's weight of imitation (lambda), the weight of progress; the
   last two take the temperature found for SAC. The test scenes are drawn after that is frozen. Other sizes take what the
   last full run froze.
 - Controls: expert replay, IDM on the route, constant speed, braking to a stop, random actions; BC on shuffled labels;
-  BC-SAC without reward; BC against itself with other seeds.
+  BC-SAC without reward and with a temperature of 1e-6, so that it gains nothing by anything; BC against itself with
+  other seeds.
 - Intervals: crossed bootstrap over seeds and maps, within kinds, 5,000 draws, with t quantiles of the seeds. One-sided
   p-values, Holm over H1 to H3 at .025.
 
-Size quick: 416 training scenes, 3 seeds, 6 iterations with 128 episodes, too little for a verdict but 'underpowered'.
+Size quick: 416 training scenes, 3 seeds, 6 iterations with 128 episodes, batches of 128: too little for a verdict but
+'underpowered'.
 Size full: 4,056 training scenes, 1,000 hard ones out of 10,400, 8 seeds, 20 iterations with 256 episodes and 160
 gradient steps each.
 """
@@ -50,8 +53,12 @@ DEVIATIONS = """
 - The reward stands for safety alone, as in the paper, with 0.5 m instead of 1 m to the road edge: 1 m would punish
   driving in the middle of a lane.
 - MGAIL is not among the arms.
-- Pilots on other seeds came first. In them BC failed in half of the easy scenes; since then networks see how others
+- Pilots on other scenes came first. In them BC failed in half of the easy scenes; since then networks see how others
   stand to the route (gap, closing speed, offset), and the route 50 m ahead. More episodes are collected an iteration.
+- This is the second version. The first, on other scenes, with batches of 128 and the last iterates, was not attempted:
+  BC-SAC without reward was no null, since its entropy term stayed, and failed 37 points [28, 46] more often than BC. Its
+  H1 held by 13 points [4, 22], its H2 by 21 [13, 28], its H3 missed by 1 [-9, 11]. Pilots on its training and validation
+  scenes led to larger batches and averaged actors, which keep seeds closer to each other.
 """
 
 RULE = """
@@ -59,8 +66,8 @@ Fixed before the run.
 
 - Gates, one miss and nothing is concluded: expert replay fails in at most 0.5 %; braking to a stop fails* in at least
   90 % and fails in at least 45 %, and is the worst on failure* but for random actions, which fail* in at least 80 %; BC
-  on shuffled labels fails at least 10 points more often than BC; BC against itself with other seeds, and BC-SAC
-  without reward against BC, differ by at most 5 points or their interval holds 0 (hardest tenth).
+  on shuffled labels fails at least 10 points more often than BC; BC against itself with other seeds, and BC-SAC with
+  nothing to gain against BC, differ by at most 5 points or their interval holds 0 (hardest tenth).
 - H1: failure of BC-SAC below BC in the hardest tenth. H2: failure* of BC-SAC below SAC there. H3: the gain over BC is
   larger there than in the easier half. Holm at .025 over the three.
 - R2, after these, at .025: raw failure of BC-SAC below SAC in the hardest tenth, the paper's own comparison.
@@ -68,7 +75,8 @@ Fixed before the run.
 Underpowered: H1 is not shown and could have been only from 10 points on (80 % power). Reproduced: H1, H2, H3, R2 and a
 reduction of at least 19 % against BC, half of the paper's. Partly: H1 and H2 or H3. Not reproduced: otherwise. Where
 the seeds of BC, SAC or BC-SAC spread by more than 5 points (standard deviation, hardest tenth), at most partly.
-Reported beside it: whether BC fails in at most 15 % of the easier half.
+Reported beside it: whether BC-SAC beats BC with six times the steps, too, and whether that fails in at most 15 % of the
+easier half.
 """
 
 BIBTEX = """

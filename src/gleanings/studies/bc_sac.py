@@ -22,9 +22,9 @@ from gleanings.studies._bc_sac_trials import controlled, film, judged, packed, p
 from gleanings.studies._pieces import Pieces, compute
 
 TUNING_SEEDS = (1000, 1001)
-ARMS = ("bc", "bc-long", "sac", "bc-sac", "sac-progress")
-ALONE = {"bc-shuffled": 2, "bc-sac-no-reward": 4}
-"""Control arms and their seeds at most."""
+ARMS = ("bc", "bc-long", "sac", "bc-sac", "sac-progress", "bc-shuffled", "bc-sac-null")
+FEWER = {"bc-long": 4, "sac-progress": 4, "bc-shuffled": 2, "bc-sac-null": 4}
+"""Arms without a hypothesis, and their seeds at most."""
 COMMITTED = {
     "bc": {"learning_rate": 1e-3},
     "sac": {"temperature": 0.02},
@@ -47,17 +47,17 @@ class Scale:
     hard: int
     seeds: int
     effort: Effort
-    arms: tuple[str, ...] = (*ARMS, "bc-shuffled")
+    arms: tuple[str, ...]
     tuning: Effort | None = None
     shard: int = 208
     fine: int = 104
 
 
 SCALES = {
-    "smoke": Scale(16, 0, 32, 32, 32, 16, 2, Effort(1, 4, 4), arms=("bc", "sac", "bc-sac"), shard=32, fine=16),
-    "quick": Scale(416, 0, 416, 416, 208, 150, 3, Effort(6, 128, 160), arms=("bc", "sac", "bc-sac", "bc-shuffled")),
+    "smoke": Scale(16, 0, 32, 32, 32, 16, 2, Effort(1, 4, 4, 16), ("bc", "sac", "bc-sac"), shard=32, fine=16),
+    "quick": Scale(416, 0, 416, 416, 208, 150, 3, Effort(6, 128, 160, 128), ("bc", "sac", "bc-sac", "bc-shuffled")),
     "full": Scale(
-        4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(20, 256, 160), arms=(*ARMS, *ALONE), tuning=Effort(8, 256, 160)
+        4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(20, 256, 160), ARMS, tuning=Effort(6, 256, 160)
     ),
 }
 _DECK, _SHARED = 13, 16  # kinds of a round of hazards, rounds on one map
@@ -168,7 +168,7 @@ def tested(config: StudyConfig, scale: Scale, folder: Path, frozen: Any, data: A
 
 def _halves(scale: Scale, arm: str) -> list[tuple[int, ...]]:
     """The seeds of an arm in pieces for two processes; few seeds in one, since each piece compiles its program."""
-    seeds = tuple(range(min(ALONE.get(arm, scale.seeds), scale.seeds)))
+    seeds = tuple(range(min(FEWER.get(arm, scale.seeds), scale.seeds)))
     middle = -(-len(seeds) // 2) if len(seeds) > 4 else len(seeds)
     return [half for half in (seeds[:middle], seeds[middle:]) if half]
 

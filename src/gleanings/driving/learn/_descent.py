@@ -1,14 +1,16 @@
-"""What the learners share: one step of Adam, and targets that follow slowly. Source: ours."""
+"""What the learners share: one step of Adam, targets that follow slowly, and averages of what was learnt."""
 
 from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import optax
+from jaxtyping import Array, Int32
 
 from gleanings.driving.learn.config import BCConfig, BCSACConfig, DQNConfig
 
 Tree = TypeVar("Tree")
+_RECENT = 7  # the average covers about the last seventh of the steps
 
 
 def make_optimiser(config: BCConfig | BCSACConfig | DQNConfig) -> optax.GradientTransformation:
@@ -25,6 +27,15 @@ def descend(
     return eqx.apply_updates(params, change), moments
 
 
-def follow(target: Tree, params: Tree, rate: float) -> Tree:
+def follow(target: Tree, params: Tree, rate: float | Array) -> Tree:
     """(1 - rate) target + rate params."""
     return jax.tree.map(lambda old, new: (1 - rate) * old + rate * new, target, params)
+
+
+def averaged(average: Tree, params: Tree, step: Int32[Array, "*seeds"]) -> Tree:
+    """Average of the parameters after each of `step` steps, weighted by about the sixth power of the step.
+
+    What Adam's noise moves to and fro cancels out, whatever the number of steps. Source: Shamir and Zhang 2013,
+    Stochastic gradient descent for non-smooth optimization, section 4 (polynomial-decay averaging).
+    """
+    return follow(average, params, _RECENT / (step + _RECENT - 1))

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Float32, Int32, Key
 
 from gleanings.driving.config import ObserveConfig
-from gleanings.driving.learn._descent import descend, make_optimiser
+from gleanings.driving.learn._descent import averaged, descend, make_optimiser
 from gleanings.driving.learn.config import BCConfig
 from gleanings.driving.learn.heads import make_head
 from gleanings.driving.learn.networks import Actor
@@ -42,9 +42,10 @@ class Labelled(Protocol):
 
 
 class State(eqx.Module):
-    """Actor, state of its optimiser, and gradient steps made."""
+    """Actor, its average over the last steps, which drives, state of the optimiser, and gradient steps made."""
 
     actor: Actor
+    average: Actor
     optimiser: optax.OptState
     step: Int32[Array, ""]
 
@@ -68,7 +69,8 @@ def label_metrics(actor: Actor, params: Float[Array, "B P"], action: Float32[Arr
 def init(config: BCConfig, observe: ObserveConfig, key: Key[Array, ""]) -> State:
     """An untrained actor. ConfigError: as the networks and heads say."""
     actor = Actor(config.net, make_head(config.head, config.components), observe, key)
-    return State(actor, make_optimiser(config).init(eqx.filter(actor, eqx.is_array)), jnp.zeros((), jnp.int32))
+    moments = make_optimiser(config).init(eqx.filter(actor, eqx.is_array))
+    return State(actor, jax.tree.map(jnp.array, actor), moments, jnp.zeros((), jnp.int32))
 
 
 def update(config: BCConfig, state: State, demos: Labelled, key: Key[Array, ""]) -> tuple[State, Metrics]:
@@ -86,8 +88,8 @@ def update(config: BCConfig, state: State, demos: Labelled, key: Key[Array, ""])
 def act(
     config: BCConfig, state: State, obs: Float32[Array, " D"], key: Key[Array, ""] | None = None
 ) -> Float[Array, "2"]:
-    """Action for one observation: a sample, or the mode without a key."""
-    head, params = state.actor.head, state.actor(obs)
+    """Action of the averaged actor for one observation: a sample, or the mode without a key."""
+    head, params = state.average.head, state.average(obs)
     return head.mode(params) if key is None else head.sample(params, key)[0]
 
 
@@ -95,4 +97,5 @@ def _descend(config: BCConfig, state: State, obs: Array, action: Array, mask: Ar
     (loss, params), gradient = eqx.filter_value_and_grad(bc_loss, has_aux=True)(state.actor, obs, action, mask)
     actor, optimiser = descend(make_optimiser(config), state.actor, gradient, state.optimiser)
     metrics = {"actor/bc_nll": loss} | label_metrics(state.actor, params, action, mask)
-    return State(actor, optimiser, state.step + 1), metrics
+    step = state.step + 1
+    return State(actor, averaged(state.average, actor, step), optimiser, step), metrics

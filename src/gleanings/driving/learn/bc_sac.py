@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Float32, Int32, Key
 
 from gleanings.core.errors import ConfigError
-from gleanings.driving.learn._descent import descend, follow, make_optimiser
+from gleanings.driving.learn._descent import averaged, descend, follow, make_optimiser
 from gleanings.driving.learn.bc import Labelled, bc_loss
 from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import BCSACConfig
@@ -47,10 +47,11 @@ class Critics(eqx.Module):
 
 
 class State(eqx.Module):
-    """What training changes. imitation_weight: as configured; here, so that one program serves all. step: gradient
-    steps so far."""
+    """What training changes. average: the actor over the last steps, which drives once trained. imitation_weight: as
+    configured; here, so that one program serves all. step: gradient steps so far."""
 
     actor: Actor
+    average: Actor
     critics: Critics
     targets: Critics
     log_alpha: Scalar
@@ -157,8 +158,9 @@ def init(config: BCSACConfig, world: World, key: Key[Array, ""]) -> State:
     log_alpha = jnp.log(jnp.float32(config.temperature))
     return State(
         actor,
+        jax.tree.map(jnp.array, actor),  # copies, so that a program may reuse the memory of both
         critics,
-        jax.tree.map(jnp.array, critics),  # copies, so that a program may reuse the memory of both
+        jax.tree.map(jnp.array, critics),
         log_alpha,
         jnp.float32(config.imitation_weight),
         optimiser.init(eqx.filter(actor, eqx.is_array)),
@@ -223,21 +225,22 @@ def gradient_step(
         log_alpha, alpha_moments = descend(optimiser, log_alpha, slope, alpha_moments)
     moments = actor_moments, critic_moments, alpha_moments
     metrics = {"critic/loss": loss, "critic/q": q.mean(), "actor/temperature": alpha} | parts
-    learnt = actor, critics, targets, log_alpha, state.imitation_weight
+    average = averaged(state.average, actor, state.step + 1)
+    learnt = actor, average, critics, targets, log_alpha, state.imitation_weight
     return State(*learnt, *moments, state.replay, state.step + 1), metrics
 
 
 def act(
     config: BCSACConfig, state: State, obs: Float32[Array, " D"], key: Key[Array, ""] | None = None
 ) -> Float[Array, "2"]:
-    """u in [-1, 1]^2: a sample, or without a key the mode."""
+    """u in [-1, 1]^2 of the actor as it is: a sample, or without a key the mode."""
     head, params = state.actor.head, state.actor(obs)
     return head.mode(params) if key is None else head.sample(params, key)[0]
 
 
 def driver(config: BCSACConfig, state: State, sample: bool = False) -> Driver:
-    """What drives scenes as the actor of one seed does."""
-    return Driver(state.actor, sample)
+    """What drives scenes as the averaged actor of one seed does."""
+    return Driver(state.average, sample)
 
 
 def _least(critics: CriticsFn, obs: Array) -> Callable[[Array], Array]:

@@ -84,12 +84,12 @@ def export_policy(
 ) -> Path:
     """Write a policy into the folder `path`, whole or not at all; a policy that is there is replaced.
 
-    network: an `Actor` or `QNetwork`, or a training state that holds one (`actor`, `net`). seed: row of the leading
+    network: an `Actor` or `QNetwork`, or a training state that holds one (`average`, `net`). seed: row of the leading
     axis, where it has one. stablehlo: also `act.stablehlo`. Returns the folder. ConfigError: a network that is not of
     the contract, a folder that holds something else. CheckpointError: it cannot be written.
     """
     path = Path(path)
-    network = _one(getattr(network, "actor", getattr(network, "net", network)), contract, seed)
+    network = _one(getattr(network, "average", getattr(network, "net", network)), contract, seed)
     packed = io.BytesIO()
     np.savez(packed, allow_pickle=False, **{name: np.asarray(leaf) for name, leaf in _leaves(network).items()})
     files = {ARRAYS: packed.getvalue()}

@@ -98,7 +98,7 @@ def driver_of(learner: Learner, states: Any, index: int, sample: bool = False) -
     state = jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, states)
     if isinstance(learner, DQNConfig):
         return dqn.driver(learner, state)
-    return bc_sac.Driver(state.actor, sample)
+    return bc_sac.Driver(state.average, sample)
 
 
 def export_policies(config: Training, states: Any, folder: Path, scenes: Sequence[Scene] | Scene) -> list[Path]:
