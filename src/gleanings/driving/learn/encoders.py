@@ -262,11 +262,11 @@ class FlatEncoder(Encoder):
         one = unflatten(np.ones(self.size, np.float32), self.observe)
         ego = [0.0 if i in _OF_ROUTE and not self.use_route else factor for i, factor in enumerate((*_EGO, 1.0))]
         factors = one._replace(
-            ego=one.ego * np.float32(ego),
-            others=one.others * np.float32((*_MOVING, 0.2, 0.5, 1.0)),
-            road=one.road * np.float32((*_ROAD, 1.0, 1.0)),
-            lights=one.lights * np.float32(_LIGHT),
-            path=one.path * np.float32(_PATH) * self.use_route,
+            ego=one.ego * np.asarray(ego, np.float32),
+            others=one.others * np.asarray((*_MOVING, 0.2, 0.5, 1.0), np.float32),
+            road=one.road * np.asarray((*_ROAD, 1.0, 1.0), np.float32),
+            lights=one.lights * np.asarray(_LIGHT, np.float32),
+            path=one.path * np.asarray(_PATH, np.float32) * self.use_route,
             path_mask=one.path_mask & self.use_route,
         )
         return obs * flatten(factors)  # one product with a constant row, rather than a pass over each group
