@@ -17,7 +17,7 @@ from gleanings.driving.learn.world import World
 
 _COLLECT, _EVALUATE = "collection", "evaluation"
 _SCENES, _CALLS = 2000, 8  # of an evaluation, driven in as many calls
-CONFIG = sac_config(capacity=64)
+CONFIG = sac_config(capacity=64, environments=64)
 
 
 def measure_driving(bank: Any, environments: int, count: int, report: Callable[[Row], None]) -> None:

@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,29 +15,31 @@ from gleanings.driving.learn import bc_sac
 from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import BCSACConfig, NetConfig, sac_config
 from gleanings.driving.learn.demos import Demonstrations
-from gleanings.driving.learn.replay import write
+from gleanings.driving.learn.replay import Replay, make_replay, write
 from gleanings.driving.learn.world import World
 
 STEPS = 20  # in one program
-_PASSES = {"sac": 16, "bc-sac": 19}  # forward passes of one network that a step costs (design page 7)
+_PASSES = {"sac": 16, "bc-sac": 19}  # products of a layer in a step, in those of a forward pass (design page 7)
+_FIRST = {"sac": 9, "bc-sac": 11}  # of a layer on the observation: no slope of its input, one pass for both losses
 NETS = {"deep-set": NetConfig(), "flat": NetConfig(encoder="flat")}
 CONFIG = BCSACConfig(capacity=64, environments=64)
 
 
 def measure_steps(bank: Any, batch: int, count: int, report: Callable[[Row], None]) -> None:
     """A row for each network and algorithm."""
+    replay = _experience(bank)
     for name, net in NETS.items():
         configs = {"sac": sac_config(net=net, batch=batch), "bc-sac": BCSACConfig(net=net, batch=batch)}
         programs, shapes = {}, []
         for algorithm, config in configs.items():
             small = replace(config, capacity=CONFIG.capacity, environments=CONFIG.environments)
-            programs[algorithm], shapes = _program(small, bank)
+            programs[algorithm], shapes = _program(small, replay)
         flop = 2 * sum(multiply_adds(shape) for shape in shapes)
-        samples = interleave({**programs, "products": timer(_products(shapes))}, count)
-        plain = STEPS * flop / _cpu(samples["products"]) / 1e9
+        samples = interleave({**programs, "products": timer(products(shapes))}, count)
+        plain = STEPS * flop / cpu_s(samples["products"]) / 1e9
         for algorithm in configs:
-            seconds = _cpu(samples[algorithm]) / STEPS
-            least = _PASSES[algorithm] * flop
+            seconds = cpu_s(samples[algorithm]) / STEPS
+            least = step_flop(shapes, algorithm) if name == "flat" else _PASSES[algorithm] * flop
             report(
                 {
                     "case": f"{algorithm}, {name}",
@@ -57,21 +58,33 @@ def multiply_adds(shape: tuple[int, int, int]) -> int:
     return shape[0] * shape[1] * shape[2]
 
 
-def _cpu(samples: list[Sample]) -> float:
+def step_flop(shapes: list[tuple[int, int, int]], algorithm: str) -> int:
+    """Of all products of a gradient step, from those of a pass of a flat network."""
+    first, *rest = map(multiply_adds, shapes)
+    return 2 * (_FIRST[algorithm] * first + _PASSES[algorithm] * sum(rest))
+
+
+def cpu_s(samples: list[Sample]) -> float:
+    """Median of the CPU seconds of a call."""
     return statistics.median(cpu for _, cpu in samples)
 
 
-def _program(config: BCSACConfig, bank: Any) -> tuple[Callable[[int], list[Sample]], list[tuple[int, int, int]]]:
+def _experience(bank: Any) -> Replay:
+    """Of a driver that coasts."""
+    world = World()
+
+    @jax.jit
+    def fill(bank: Any, key: Any) -> Replay:
+        empty = make_replay(CONFIG.capacity, world.config.horizon, world.observation_size, CONFIG.environments)
+        return write(empty, collect(world, bank, lambda obs, key: jnp.zeros(2), key, CONFIG.environments)[0])
+
+    return fill(bank, jax.random.key(1))
+
+
+def _program(config: BCSACConfig, replay: Replay) -> tuple[Callable[[int], list[Sample]], list[tuple[int, int, int]]]:
     """Runs `STEPS` gradient steps on collected experience; and the shapes of the products in a pass of the actor."""
     world = World()
     state = jax.jit(lambda key: bc_sac.init(config, world, key))(jax.random.key(0))
-
-    @jax.jit
-    def fill(state: Any, bank: Any, key: Any) -> Any:
-        act = partial(bc_sac.act, config, state)
-        return write(state.replay, collect(world, bank, act, key, config.environments)[0])
-
-    replay = fill(state, bank, jax.random.key(1))
     obs = np.asarray(replay.obs[:, 0], np.float32)
     labels = Demonstrations(obs, np.zeros((len(obs), 2), np.float32), np.ones((len(obs), 2), bool), *_indices(len(obs)))
     demos = jax.device_put(labels) if config.imitation_weight > 0 else None
@@ -98,7 +111,7 @@ def product_shapes(call: Callable, *arguments: Any) -> list[tuple[int, int, int]
     return [(*one.aval.shape, two.aval.shape[1]) for one, two in products]
 
 
-def _products(shapes: list[tuple[int, int, int]]) -> Callable[[], Any]:
+def products(shapes: list[tuple[int, int, int]]) -> Callable[[], Any]:
     """`STEPS` times the products alone, each on new numbers so that none is left out."""
     pairs = [(jnp.ones((m, k)), jnp.ones((k, n))) for m, k, n in shapes]
 

@@ -3,7 +3,8 @@
     python benchmarks/driving_learning.py --quick
     python benchmarks/driving_learning.py --sb3-python SB3/bin/python --rejax-python REJAX/bin/python
 Results go to benchmarks/results/driving_learning-<processor>.json, where parts not asked for stay as they were.
-A row that could not be measured says why; none is guessed. One thread; CPU time counts. About five minutes.
+A row that could not be measured says why; none is guessed. One thread; CPU time counts. About eight minutes; --quick
+without peers 20 s, once compiled programs are in the cache of the user.
 Each peer has an environment of its own, whose interpreter an option or an environment variable (GLEANINGS_SB3_PYTHON,
 GLEANINGS_REJAX_PYTHON) names; both also step our scenes, from the source beside this folder:
     SB3/bin/pip install -r benchmarks/peers/requirements-sb3.txt
@@ -30,6 +31,7 @@ from _driving_learning_steps import measure_steps, step_targets
 from _driving_learning_training import REJAX, SB3, measure_training, training_targets
 from _results import Measure, Row, judged, results_path, run_parts
 
+from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene
 
 Part = Literal["training", "steps", "driving", "scenes"]
@@ -80,6 +82,7 @@ def targets(results: dict[str, Any]) -> list[Row]:
 
 def main(options: Options) -> None:
     """Measures, prints and saves."""
+    keep_programs()
     scenes, made_s = make_scenes(8 if options.quick else 256)
     results = results_path(options.output, "driving_learning", options.quick)
     with tempfile.TemporaryDirectory() as folder:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gleanings.driving.config import ObserveConfig
 from gleanings.driving.crop import crop_scene
 from gleanings.driving.families import make_scenes
 from gleanings.driving.learn.bank import make_bank
@@ -31,8 +32,9 @@ def load(monkeypatch):
 
 
 def test_targets_without_measurements_are_open(load):
+    missing = {"side": "rejax", "observation": "small", "not run": "no"}
     found = [
-        *load("_driving_learning_training").training_targets([{"side": "rejax", "not run": "no"}]),
+        *load("_driving_learning_training").training_targets([missing]),
         *load("_driving_learning_steps").step_targets([]),
         *load("_driving_learning_driving").driving_targets([]),
         *load("_driving_learning_scenes").scene_targets([]),
@@ -50,7 +52,9 @@ def test_measured_rows_become_targets(load):
         ("rejax", 64, 5000),
     ]
     rows = [dict(zip(("side", "environments", "decisions_per_cpu_s"), rate, strict=True)) for rate in rates]
-    assert [row[3] for row in training.training_targets(rows)] == [4.0, 12.0, 1.2]
+    default = [{"observation": "default"} | row for row in rows]
+    small = {"side": "stable-baselines3", "observation": "small", "environments": 64, "decisions_per_cpu_s": 1}
+    assert [row[3] for row in training.training_targets([*default, small])] == [4.0, 12.0, 1.2, None, None]
     rows = [{"case": "sac, flat", "cpu_ms": 2.0}, {"case": "bc-sac, flat", "cpu_ms": 2.5}]
     assert [row[3] for row in load("_driving_learning_steps").step_targets(rows)] == [None, 1.25]
 
@@ -63,6 +67,7 @@ def test_products_are_those_of_the_layers(load):
     shapes = steps.product_shapes(actor, jnp.zeros((5, size)))
     assert shapes == [(5, size, 7), (5, 7, 3), (5, 3, 4)]
     assert sum(map(steps.multiply_adds, shapes)) == 5 * (7 * size + 21 + 12)
+    assert steps.step_flop(shapes, "sac") == 2 * 5 * (9 * 7 * size + 16 * (21 + 12))
 
 
 @pytest.mark.parametrize("side", ["stable-baselines3", "rejax"])
@@ -77,7 +82,8 @@ def test_a_worker_reads_the_bank_that_was_written(load, tmp_path):
     scenes = [crop_scene(with_lane_route(scene)) for scene in make_scenes("jam", seed=0, count=2)]
     load("_driving_learning_scenes").write_bank(tmp_path / "bank.npz", scenes)
     source = str(Path(__file__).parents[1] / "src")
-    _, bank = load("_driving_bank").world_and_bank(source, str(tmp_path / "bank.npz"))
+    world, bank = load("_driving_bank").world_and_bank(source, str(tmp_path / "bank.npz"), {"objects": 3, "road": 0})
+    assert world.config.observe == ObserveConfig(objects=3, road=0)
     expected = arrays_of(make_bank(scenes))
     found = arrays_of(bank)
     assert found.keys() == expected.keys()

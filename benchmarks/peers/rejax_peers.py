@@ -1,7 +1,8 @@
 """Trains SAC of rejax on scenes of `gleanings`: a worker for an environment with rejax and gymnax.
 
 One JSON command a line on stdin, one JSON answer a line on stdout:
-    {"case": "train", "source": FOLDER, "bank": FILE, "environments": 64, "iterations": 8, "batch": 256}
+    {"case": "train", "source": FOLDER, "bank": FILE, "observe": {...}, "environments": 64, "iterations": 8,
+     "batch": 256}
         -> {"case": ..., "version": ..., "times": [[wall s, cpu s], ...], "decisions": of an iteration,
             "rewards": mean of a decision in each iteration}
 An iteration is one episode in every environment, all in one program, with a gradient step per 16 decisions. Nothing
@@ -18,9 +19,11 @@ from _worker import serve
 EVERY = 16  # decisions for one gradient step
 
 
-def train(source: str, bank: str, environments: int, iterations: int, batch: int) -> dict[str, Any]:
+def train(
+    source: str, bank: str, observe: dict[str, Any], environments: int, iterations: int, batch: int
+) -> dict[str, Any]:
     """Times each iteration after the first, which compiles."""
-    world, scenes = world_and_bank(source, bank)
+    world, scenes = world_and_bank(source, bank, observe)
     import jax
     from rejax import SAC
 

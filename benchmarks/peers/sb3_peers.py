@@ -1,8 +1,8 @@
 """Trains SAC of stable-baselines3 on scenes of `gleanings`: a worker for an environment with both torch and JAX.
 
 One JSON command a line on stdin, one JSON answer a line on stdout:
-    {"case": "train", "source": FOLDER, "bank": FILE, "environments": 64, "threads": [1, 2], "decisions": 20480,
-     "brief": 2560, "warm": 256, "batch": 256}
+    {"case": "train", "source": FOLDER, "bank": FILE, "observe": {...}, "environments": 64, "threads": [1, 2],
+     "decisions": 20480, "brief": 2560, "warm": 256, "batch": 256}
         -> {"case": ..., "version": ..., "threads": the faster number, "times": [[wall s, cpu s] of a decision, ...],
             "decisions": all, "reward": of a decision}
 One gradient step per 16 decisions. `brief` decisions are timed with each number of threads, then the faster trains on.
@@ -20,14 +20,22 @@ EVERY = 16  # decisions for one gradient step
 
 
 def train(
-    source: str, bank: str, environments: int, threads: list[int], decisions: int, brief: int, warm: int, batch: int
+    source: str,
+    bank: str,
+    observe: dict[str, Any],
+    environments: int,
+    threads: list[int],
+    decisions: int,
+    brief: int,
+    warm: int,
+    batch: int,
 ) -> dict[str, Any]:
     """Trains for `warm` decisions, then times all others."""
     import numpy as np
     import torch
     from stable_baselines3 import SAC
 
-    scenes = _scenes(*world_and_bank(source, bank), environments)
+    scenes = _scenes(*world_and_bank(source, bank, observe), environments)
     model = SAC(
         "MlpPolicy",
         scenes,

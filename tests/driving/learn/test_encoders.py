@@ -66,7 +66,7 @@ def test_order_and_padding_do_not_count(kind):
         )
         if kind != "flat":
             np.testing.assert_allclose(b, a, atol=1e-5)
-        np.testing.assert_allclose(c, a, atol=1e-5)
+            np.testing.assert_allclose(c, a, atol=1e-5)
         assert np.abs(other - a).max() > 1e-2
         assert a.shape == (encoder.size,)
 

@@ -20,7 +20,7 @@ from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import BCSACConfig
 from gleanings.driving.learn.heads import Head, make_head
 from gleanings.driving.learn.networks import Actor, Critic
-from gleanings.driving.learn.replay import Replay, Rows, draw, make_replay, write
+from gleanings.driving.learn.replay import Replay, Rows, draw, drawn_below, make_replay, write
 from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Scene
 from gleanings.driving.state import SimState
@@ -88,10 +88,10 @@ def soft_targets(
 ) -> Float32[Array, " B"]:
     """r + discount E_u'[min_j Qbar_j(s', u') - alpha log pi(u' | s')], u' as the head draws it; no state ends."""
 
-    def cost(obs: Array, key: Array) -> Array:
-        return head.actor_loss(actor(obs), _least(targets, obs), alpha, key)
+    def cost(obs: Array, noise: Array) -> Array:
+        return head.actor_loss_at(actor(obs), _least(targets, obs), alpha, noise)
 
-    return rows.reward - discount * jax.vmap(cost)(rows.next_obs, jax.random.split(key, len(rows.reward)))
+    return rows.reward - discount * jax.vmap(cost)(rows.next_obs, _noise(head, len(rows.reward), key))
 
 
 def critic_loss(critics: Critics, rows: Rows, target: Float32[Array, " B"]) -> tuple[Scalar, Float32[Array, " J"]]:
@@ -110,12 +110,11 @@ def rl_loss(
 ) -> tuple[Scalar, Scalar]:
     """Mean over rows of E_u[alpha log pi(u | s) - min_j Q_j(s, u)], and of E_u[log pi(u | s)]."""
 
-    def terms(obs: Array, params: Array, key: Array) -> tuple[Array, Array]:
-        same_key = jax.random.clone(key)  # so that both see the same action, which is drawn once
-        log_prob = head.actor_loss(params, lambda u: jnp.zeros(()), 1.0, same_key)
-        return head.actor_loss(params, _least(critics, obs), alpha, key), lax.stop_gradient(log_prob)
+    def terms(obs: Array, params: Array, noise: Array) -> tuple[Array, Array]:
+        log_prob = head.actor_loss_at(params, lambda u: jnp.zeros(()), 1.0, noise)
+        return head.actor_loss_at(params, _least(critics, obs), alpha, noise), lax.stop_gradient(log_prob)
 
-    loss, log_prob = jax.vmap(terms)(obs, actor(obs), jax.random.split(key, len(obs)))
+    loss, log_prob = jax.vmap(terms)(obs, actor(obs), _noise(head, len(obs), key))
     return loss.mean(), log_prob.mean()
 
 
@@ -243,6 +242,10 @@ def driver(config: BCSACConfig, state: State, sample: bool = False) -> Driver:
     return Driver(state.average, sample)
 
 
+def _noise(head: Head, rows: int, key: Array) -> Array:
+    return jax.random.normal(key, (rows, *head.noise_shape))
+
+
 def _least(critics: CriticsFn, obs: Array) -> Callable[[Array], Array]:
     return lambda u: critics(obs, u).min()
 
@@ -254,7 +257,7 @@ class _Labels(eqx.Module):
 
 
 def _drawn(demos: Labelled, batch: int, key: Array) -> _Labels:
-    rows = jax.random.randint(key, (batch,), 0, demos.obs.shape[0])
+    rows = drawn_below(demos.obs.shape[0], batch, key)
     return _Labels(*(jnp.asarray(field)[rows] for field in (demos.obs, demos.action, demos.mask)))
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
 
 from gleanings.core.errors import ConfigError
@@ -243,7 +244,7 @@ class AttentionEncoder(Encoder):
 
 
 class FlatEncoder(Encoder):
-    """The scaled observation itself, kinds as numbers; what is masked is 0."""
+    """The scaled observation itself, kinds as numbers, with padding as it is: 0."""
 
     observe: ObserveConfig = eqx.field(static=True)
     use_route: bool = eqx.field(static=True)
@@ -258,19 +259,17 @@ class FlatEncoder(Encoder):
 
     def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         """Features of observations."""
-        seen = unflatten(obs, self.observe)
-        ego = seen.ego * jnp.asarray((*_EGO, 1.0))
-        ego = ego if self.use_route else ego.at[..., jnp.asarray(_OF_ROUTE)].set(0.0)
-        path_mask = seen.path_mask & self.use_route
-        scaled = seen._replace(
-            ego=ego,
-            others=_group(seen.others * jnp.asarray((*_MOVING, 0.2, 0.5, 1.0)), seen.others_mask).rows,
-            road=_group(seen.road * jnp.asarray((*_ROAD, 1.0, 1.0)), seen.road_mask).rows,
-            lights=_group(seen.lights * jnp.asarray(_LIGHT), seen.lights_mask).rows,
-            path=_group(seen.path * jnp.asarray(_PATH), path_mask).rows,
-            path_mask=path_mask,
+        one = unflatten(np.ones(self.size, np.float32), self.observe)
+        ego = [0.0 if i in _OF_ROUTE and not self.use_route else factor for i, factor in enumerate((*_EGO, 1.0))]
+        factors = one._replace(
+            ego=one.ego * np.asarray(ego, np.float32),
+            others=one.others * np.asarray((*_MOVING, 0.2, 0.5, 1.0), np.float32),
+            road=one.road * np.asarray((*_ROAD, 1.0, 1.0), np.float32),
+            lights=one.lights * np.asarray(_LIGHT, np.float32),
+            path=one.path * np.asarray(_PATH, np.float32) * self.use_route,
+            path_mask=one.path_mask & self.use_route,
         )
-        return flatten(scaled)
+        return obs * flatten(factors)  # one product with a constant row, rather than a pass over each group
 
 
 def make_encoder(net: NetConfig, observe: ObserveConfig) -> Encoder:
