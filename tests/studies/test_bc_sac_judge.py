@@ -163,8 +163,10 @@ def test_halves_of_the_seeds_are_compared():
 
 def test_a_bc_that_cannot_drive_is_reported_only():
     bad = (0.6, 0.2, 0.05, 0.9)
-    label, holds, _ = outcome(made_up({"bc": bad, "bc-sac-null": bad}))
-    assert (label, holds["BC, easy half"]) == ("reproduced", False)
+    label, holds, _ = outcome(made_up({"bc": bad, "bc-sac-null": bad, "bc-long": bad}))
+    assert (label, holds["BC, easy half"], holds["H1, BC long"]) == ("reproduced", False, True)
+    label, holds, _ = outcome(made_up({"bc-long": (0.2, 0.1, 0.05, 0.9)}))
+    assert (label, holds["BC, easy half"], holds["H1, BC long"]) == ("reproduced", True, False)
 
 
 def test_a_tiny_run_is_judged_without_intervals():

@@ -163,7 +163,7 @@ def gates(values: dict[str, Any]) -> tuple[Check, ...]:
     checks = [_expert(values), _brake(values), _random(values), _shuffled(values), _halves(values)]
     if "bc-sac-null" in values["arms"]:
         found = difference(values, "bc-sac-null", "bc", "failure")
-        checks.append(_same("A/A without gain", "BC-SAC with nothing to gain, neither reward nor entropy, is BC", found))
+        checks.append(_same("A/A without gain", "BC-SAC with neither reward nor entropy to gain is BC", found))
     return tuple(checks)
 
 
