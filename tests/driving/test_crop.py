@@ -9,10 +9,10 @@ from tests.driving._random_scenes import common_size
 from tests.driving._raw import STEPS, driving, ring_road, scene, straight_road, track
 
 from gleanings.core.errors import ConfigError, DataError
-from gleanings.driving.compile import compile_scene
+from gleanings.driving.compile import compile_scene, compile_to_crop
 from gleanings.driving.config import PER_STEP_METRICS, CompileConfig, SimConfig
 from gleanings.driving.crop import CropConfig, crop_scene
-from gleanings.driving.families import FAMILIES, make_scenes
+from gleanings.driving.families import FAMILIES, make_raw, make_scenes
 from gleanings.driving.grid import nearest_value
 from gleanings.driving.learn.bank import make_bank
 from gleanings.driving.metrics import _measure
@@ -126,6 +126,13 @@ def test_all_scenes_have_one_size_but_for_lists() -> None:
         make_bank([cut[0], crop_scene(families()[0], CropConfig(objects=8))])
     with pytest.raises(ConfigError, match="at least one"):
         make_bank([])
+
+
+def test_a_scene_compiled_to_be_cropped_has_the_same_crop() -> None:
+    raw = make_raw("four_way_signal")
+    one, two = (arrays_of(crop_scene(with_lane_route(made(raw)))) for made in (compile_scene, compile_to_crop))
+    for name, array in one.items():
+        np.testing.assert_array_equal(two[name], array, err_msg=name)
 
 
 def test_slots_without_an_object_are_padding() -> None:

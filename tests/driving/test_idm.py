@@ -12,7 +12,7 @@ from tests.driving._scenes import Track, straight, tiny_scene
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle
-from gleanings.driving.idm import IDM, Leader, find_leader, point_at, red_line, travel
+from gleanings.driving.idm import IDM, Leader, alone, find_leader, point_at, red_line, state_alone, travel
 from gleanings.driving.raw import Kind, Light
 from gleanings.driving.scene import Paths, Scene, Trajectory
 from gleanings.driving.sim import Simulator
@@ -307,3 +307,13 @@ def test_the_end_of_an_open_path_ends_the_object():
     alive = np.asarray(way.valid[:, 0])
     assert alive[:25].all()
     assert not alive[40:].any()
+
+
+def test_one_alone_moves_as_it_does_with_all():
+    scene = on_device(road([car(0.0, speed=14.0), car(25.0, y=0.3, speed=6.0), car(60.0, speed=3.0)]))
+    state = simulator().reset(scene, KEY)
+    every = IDM().act(scene, state, (), KEY)[0]
+    for slot in range(3):
+        one = IDM().act(alone(scene, slot), state_alone(state, slot), (), KEY, (scene, state))[0]
+        for field, own in zip(every, one, strict=True):
+            np.testing.assert_allclose(own, field[slot : slot + 1], rtol=1e-6, atol=1e-6)

@@ -21,6 +21,7 @@ from gleanings.driving.stack import (
     pad_scene,
     scene_of,
     sizes_of,
+    stack_grown,
     stack_scenes,
     unstack,
 )
@@ -87,6 +88,13 @@ def test_stacked_scenes_come_apart_again(small: Scene) -> None:
     assert names_of(stacked) == ["by hand"] * 2
     for one, two in zip(unstack(stacked), (small, other), strict=True):
         equal(one, two)
+
+
+def test_scenes_grow_while_they_are_stacked(small: Scene, large: Scene) -> None:
+    sizes = sizes_of(large)
+    equal(stack_grown([small, large], sizes), stack_scenes([grow(small, sizes), large]))
+    with pytest.raises(ConfigError, match="cannot shrink: N 32 < 64"):
+        stack_grown([small, large], sizes_of(small))
 
 
 def test_unequal_sizes_are_listed(small: Scene, large: Scene) -> None:
