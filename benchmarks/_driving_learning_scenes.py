@@ -21,7 +21,7 @@ _SCORED = "make and score scenes"
 
 def make_scenes(count: int) -> tuple[list[Scene], float]:
     """Hazards, and the CPU seconds that they took once everything was compiled."""
-    make_hazards(seed=SEED + 1, count=16)
+    make_hazards(seed=SEED + 1, count=min(count, 16))
     start = time.process_time()
     scenes, _ = make_hazards(seed=SEED, count=count)
     return scenes, time.process_time() - start

@@ -21,14 +21,15 @@ from gleanings.driving.learn.world import World
 STEPS = 20  # in one program
 _PASSES = {"sac": 16, "bc-sac": 19}  # products of a layer in a step, in those of a forward pass (design page 7)
 _FIRST = {"sac": 9, "bc-sac": 11}  # of a layer on the observation: no slope of its input, one pass for both losses
-NETS = {"deep-set": NetConfig(), "flat": NetConfig(encoder="flat")}
+NETS = {"flat": NetConfig(encoder="flat"), "deep-set": NetConfig()}
 CONFIG = BCSACConfig(capacity=64, environments=64)
 
 
-def measure_steps(bank: Any, batch: int, count: int, report: Callable[[Row], None]) -> None:
-    """A row for each network and algorithm."""
+def measure_steps(bank: Any, quick: bool, report: Callable[[Row], None]) -> None:
+    """A row for each network and algorithm; quick: few rows, and the flat network alone."""
+    batch, count = (32, 2) if quick else (256, 9)
     replay = _experience(bank)
-    for name, net in NETS.items():
+    for name, net in list(NETS.items())[: 1 if quick else None]:
         configs = {"sac": sac_config(net=net, batch=batch), "bc-sac": BCSACConfig(net=net, batch=batch)}
         programs, shapes = {}, []
         for algorithm, config in configs.items():

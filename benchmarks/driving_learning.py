@@ -58,11 +58,11 @@ class Options:
 def measures(options: Options, scenes: list[Scene], made_s: float, path: Path) -> dict[str, Measure]:
     """Each part, which reports its rows one by one."""
     quick, bank = options.quick, write_bank(path, scenes)
-    batch, environments, count = (32, 16, 2) if quick else (256, 64, 9)
+    environments, count = (16, 2) if quick else (64, 9)
     pythons = {SB3: options.sb3_python, REJAX: options.rejax_python}
     return {
         "training": lambda report: measure_training(bank, path, pythons, quick, report),
-        "steps": lambda report: measure_steps(bank, batch, count, report),
+        "steps": lambda report: measure_steps(bank, quick, report),
         "driving": lambda report: measure_driving(bank, environments, count, report),
         "scenes": lambda report: measure_scenes(scenes, made_s, report),
     }

@@ -56,7 +56,7 @@ def test_measured_rows_become_targets(load):
     small = {"side": "stable-baselines3", "observation": "small", "environments": 64, "decisions_per_cpu_s": 1}
     assert [row[3] for row in training.training_targets([*default, small])] == [4.0, 12.0, 1.2, None, None]
     rows = [{"case": "sac, flat", "cpu_ms": 2.0}, {"case": "bc-sac, flat", "cpu_ms": 2.5}]
-    assert [row[3] for row in load("_driving_learning_steps").step_targets(rows)] == [None, 1.25]
+    assert [row[3] for row in load("_driving_learning_steps").step_targets(rows)] == [1.25, None]
 
 
 def test_products_are_those_of_the_layers(load):
