@@ -20,7 +20,7 @@ from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene
 from gleanings.studies._bc_sac_scenes import Shard, load_bank, load_demos
 
-CAPACITY, LONG, NO_ENTROPY = 5120, 6, 1e-6
+CAPACITY, LONG, NO_ENTROPY = 5120, 5, 1e-6
 """Episodes that a replay holds; times the steps of BC that BC trained for long makes; a temperature without effect."""
 Learner = BCConfig | BCSACConfig
 FIELDS = {"bc": "learning_rate", "sac": "temperature", "bc-sac": "imitation_weight", "sac-progress": "progress_weight"}

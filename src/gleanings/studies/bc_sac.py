@@ -23,7 +23,7 @@ from gleanings.studies._pieces import Pieces, compute
 
 TUNING_SEEDS = (1000, 1001)
 ARMS = ("bc", "bc-long", "sac", "bc-sac", "sac-progress", "bc-shuffled", "bc-sac-null")
-FEWER = {"bc-long": 4, "sac-progress": 4, "bc-shuffled": 2, "bc-sac-null": 4}
+FEWER = {"bc-long": 4, "sac-progress": 3, "bc-shuffled": 2, "bc-sac-null": 3}
 """Arms without a hypothesis, and their seeds at most."""
 COMMITTED = {
     "bc": {"learning_rate": 1e-3},
@@ -56,7 +56,7 @@ class Scale:
 SCALES = {
     "smoke": Scale(16, 0, 32, 32, 32, 16, 2, Effort(1, 4, 4, 16), ("bc", "sac", "bc-sac"), shard=32, fine=16),
     "quick": Scale(416, 0, 416, 416, 208, 150, 3, Effort(6, 128, 160, 128), ("bc", "sac", "bc-sac", "bc-shuffled")),
-    "full": Scale(4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(20, 256, 160), ARMS, tuning=Effort(6, 256, 160)),
+    "full": Scale(4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(24, 256, 160), ARMS, tuning=Effort(5, 256, 160)),
 }
 _DECK, _SHARED = 13, 16  # kinds of a round of hazards, rounds on one map
 
