@@ -32,7 +32,7 @@ def load(monkeypatch):
 
 
 def test_targets_without_measurements_are_open(load):
-    missing = {"side": "rejax", "observation": "small", "not run": "no"}
+    missing = {"side": "rejax", "setting": "batch 64", "not run": "no"}
     found = [
         *load("_driving_learning_training").training_targets([missing]),
         *load("_driving_learning_steps").step_targets([]),
@@ -52,9 +52,9 @@ def test_measured_rows_become_targets(load):
         ("rejax", 64, 5000),
     ]
     rows = [dict(zip(("side", "environments", "decisions_per_cpu_s"), rate, strict=True)) for rate in rates]
-    default = [{"observation": "default"} | row for row in rows]
-    small = {"side": "stable-baselines3", "observation": "small", "environments": 64, "decisions_per_cpu_s": 1}
-    assert [row[3] for row in training.training_targets([*default, small])] == [4.0, 12.0, 1.2, None, None]
+    default = [{"setting": "default"} | row for row in rows]
+    small = {"side": "stable-baselines3", "setting": "small observation", "environments": 64, "decisions_per_cpu_s": 1}
+    assert [row[3] for row in training.training_targets([*default, small])] == [4.0, 12.0, 1.2, None, None, None, None]
     rows = [{"case": "sac, flat", "cpu_ms": 2.0}, {"case": "bc-sac, flat", "cpu_ms": 2.5}]
     assert [row[3] for row in load("_driving_learning_steps").step_targets(rows)] == [1.25, None]
 

@@ -20,16 +20,17 @@ from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene
 from gleanings.studies._bc_sac_scenes import Shard, load_bank, load_demos
 
-CAPACITY, LONG, NO_ENTROPY = 5120, 5, 1e-6
-"""Episodes that a replay holds; times the steps of BC that BC trained for long makes; a temperature without effect."""
+CAPACITY, RATE, LONG, NO_ENTROPY = 4096, 3e-3, 4, 1e-6
+"""Episodes that a replay holds; learning rate of SAC and BC-SAC; times the steps of BC that BC trained for long makes;
+a temperature without effect."""
 Learner = BCConfig | BCSACConfig
 FIELDS = {"bc": "learning_rate", "sac": "temperature", "bc-sac": "imitation_weight", "sac-progress": "progress_weight"}
 """What is tuned of an arm; BC-SAC and SAC with progress take the temperature found for SAC."""
 GRIDS = {
-    "bc": (1e-4, 3e-4, 1e-3, 2e-3, 4e-3),
+    "bc": (3e-4, 1e-3, 2e-3, 4e-3, 8e-3),
     "sac": (0.002, 0.005, 0.02, 0.05, 0.1),
     "bc-sac": (0.01, 0.03, 0.1, 0.3, 1.0),
-    "sac-progress": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "sac-progress": (0.01, 0.03, 0.1),
 }
 CURVES = ("actor/bc_nll", "actor/error", "critic/q", "collect/failure", "collect/reward", "collect/progress")
 
@@ -54,7 +55,7 @@ def setup(arm: str, frozen: dict[str, dict[str, float]], effort: Effort) -> tupl
     """Configuration of an arm, with what was tuned (or is being tried) in `frozen`. ConfigError: no such arm."""
     world = WorldConfig()
     size = {"iterations": effort.iterations, "gradient_steps": effort.gradient_steps, "batch": effort.batch}
-    more = size | {"environments": effort.environments, "capacity": CAPACITY}
+    more = size | {"environments": effort.environments, "capacity": CAPACITY, "learning_rate": RATE}
     if arm in ("bc", "bc-long", "bc-shuffled"):
         times = LONG if arm == "bc-long" else 1
         return BCConfig(**(size | {"iterations": times * effort.iterations} | frozen["bc"])), world  # pyright: ignore
