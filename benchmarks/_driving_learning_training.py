@@ -78,6 +78,7 @@ def _own(world: World, bank: Any, environments: int, iterations: int, batch: int
     config = sac_config(
         net=NET,
         batch=batch,
+        learning_rate=3e-4,  # as the peers'
         environments=environments,
         gradient_steps=decisions // EVERY,
         capacity=environments * (iterations + 1),

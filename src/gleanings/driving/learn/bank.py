@@ -6,6 +6,9 @@ from gleanings.core.errors import ConfigError
 from gleanings.driving.scene import Scene
 from gleanings.driving.stack import sizes_of, stack_grown
 
+COMMON: Mapping[str, int] = {"C": 16384, "I": 8192, "M": 128, "J": 4096, "K": 32, "P": 256, "L": 64}
+"""Sizes that hold most generated scenes: banks of at least these share programs."""
+
 
 def make_bank(scenes: Sequence[Scene], least: Mapping[str, int] | None = None) -> Scene:
     """The scenes of `crop.crop_scene` with a leading axis C, padded to the largest of each size; NumPy arrays.

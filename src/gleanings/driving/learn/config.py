@@ -121,7 +121,7 @@ class BCConfig:
     """Distribution of the action."""
     components: int = 6
     """Components of the mixture (K)."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Adam."""
     clip_norm: float = 10.0
     """Largest global norm of a gradient."""
@@ -160,7 +160,7 @@ class BCSACConfig:
     """Of a decision (gamma)."""
     target_rate: float = 0.005
     """Step of the target critics towards the critics."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Adam, of actor and critics."""
     clip_norm: float = 10.0
     """Largest global norm of a gradient."""

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Float32, Key
 from gleanings.core.errors import ConfigError
 from gleanings.driving.dynamics import along, limits_of
 from gleanings.driving.idm import IDM, alone, state_alone
-from gleanings.driving.learn.bank import make_bank
+from gleanings.driving.learn.bank import COMMON, make_bank
 from gleanings.driving.learn.config import BucketConfig, WorldConfig
 from gleanings.driving.learn.safety_reward import clearance
 from gleanings.driving.learn.split import log_id
@@ -101,7 +101,7 @@ def planner_drives(
 ) -> Drives:
     """Re-simulations of all scenes among logged others. The noise of a scene follows from its name alone."""
     key, world = jax.random.key(config.seed) if key is None else key, World(WorldConfig(others="log"))
-    bank, count = make_bank(scenes), len(scenes)
+    bank, count = make_bank(scenes, COMMON), len(scenes)
     marks = np.array([zlib.crc32(name_of(scene).encode()) for scene in scenes], np.uint32)
     parts = []
     for first in range(0, count, min(_BATCH, count)):

@@ -21,7 +21,7 @@ from gleanings.driving.learn._compose import SLOTS, bystanders, compose, log_ego
 from gleanings.driving.learn._plans import Style
 from gleanings.driving.learn._scripts import Draw, script
 from gleanings.driving.learn._sites import DT, SPREAD_M, START, STEPS, Site, make_site
-from gleanings.driving.learn.bank import make_bank
+from gleanings.driving.learn.bank import COMMON, make_bank
 from gleanings.driving.learn.config import DemoConfig, WorldConfig
 from gleanings.driving.learn.expert import Drive, Episode, drive, noise
 from gleanings.driving.learn.follower import LATE_S, ROOM_M, follower
@@ -51,7 +51,6 @@ _SITES: dict[str, tuple[tuple[str, str], ...]] = {
 _PACES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of a follower who lets others pass first
 _PRIORITY = ("left_turn", "crossing")
 KINDS = tuple(_SITES)
-_SIZES = {"C": 16384, "I": 8192, "M": 128, "J": 4096, "K": 32, "P": 256, "L": 64}
 
 
 @dataclass(frozen=True)
@@ -275,7 +274,7 @@ def replay(
     """Whether the ego of each of at most `BATCH` scenes fails under these actions; None: under the labels of its log,
     taken from where it is."""
     count = len(scenes)
-    bank = make_bank([*scenes, *[scenes[0]] * (BATCH - count)], _SIZES)
+    bank = make_bank([*scenes, *[scenes[0]] * (BATCH - count)], COMMON)
     given = np.zeros((BATCH, DECISIONS, 2), np.float32)
     if u is not None:
         given[:count] = u
