@@ -161,6 +161,21 @@ def test_axes_speak_plainly():
     assert min(abs(float(a) - float(b)) for a, b in combinations(heights, 2)) >= 12
 
 
+def test_names_of_crowds_stand_in_the_legend():
+    seeds, more, one = (
+        Series(name, x, [0.5] * len(x)) for name, x in (("seeds", [0, 1]), ("more", [2, 3]), ("one", [1]))
+    )
+
+    def heights(*series):
+        found = re.findall(r'y="([\d.]+)"[^>]*>(seeds|more|one)<', figure_line(series, style="labelled"))
+        assert len(found) == len(series)
+        return {name: float(y) for y, name in found}
+
+    crowds = heights(seeds, more, one)
+    assert crowds["seeds"] == crowds["more"] < crowds["one"]  # above the axes
+    assert heights(seeds, one)["seeds"] > crowds["seeds"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.001, "0.001"), (20.0, "20"), (1e4, "10⁴"), (2e-5, "2·10⁻⁵"), (1e-12, "10⁻¹²"), (0.0, "0")]
 )

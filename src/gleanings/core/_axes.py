@@ -50,7 +50,7 @@ def _power(value: float, _position: Any = None) -> str:
 def label_points(figure: "Figure", axes: "Axes", points: Sequence[tuple[str, float, float]]) -> None:
     """Names beside their points (x, y), moved down where they would cover one another."""
     figure.canvas.draw()
-    on_canvas = axes.transData.transform([(x, y) for _, x, y in points])
+    on_canvas = axes.transData.transform(np.array([(x, y) for _, x, y in points]).reshape(-1, 2))
     taken: list[tuple[float, float]] = []
     for i in np.argsort(-on_canvas[:, 1], kind="stable"):
         (x, y), shift = on_canvas[i], 0.0

@@ -1,7 +1,8 @@
 """The three kinds of figure in reports and docs: lines or points, labelled estimates, and a heat map."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -46,6 +47,8 @@ def figure_line(
 ) -> str:
     """SVG of y against x: `line` with a band for the bounds, `points` with error bars, or `labelled` points.
 
+    Names stand beside their points; where several series have more than one point, those of these in the legend.
+
     `log` names the logarithmic axes; `reference` draws a horizontal line; `size` is in CSS pixels, and two
     figures 360 wide stand side by side; a `thumbnail` drops legend and axis labels.
     ConfigError: the lengths within a series differ.
@@ -54,13 +57,16 @@ def figure_line(
         axes = figure.subplots()
         if reference is not None:
             axes.axhline(reference, color=FAINT, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1.5)
+        most = 1 if style == "labelled" and sum(len(one.x) > 1 for one in series) > 1 else math.inf
+        beside = [one for one in series if style == "labelled" and 0 < len(one.x) <= most]
         for i, one in enumerate(series):
-            _draw_series(axes, one, _arrays(one), one.colour if one.colour is not None else i, style)
+            label = "_" if style == "labelled" and len(one.x) <= most else one.name  # the legend leaves "_" out
+            _draw_series(axes, replace(one, name=label), _arrays(one), i if one.colour is None else one.colour, style)
         log_axes(axes, log, () if style == "labelled" else sorted({float(x) for one in series for x in one.x}))
         if style == "labelled":
             axes.margins(x=0.18, y=0.12)
-            label_points(figure, axes, [(one.name, float(one.x[-1]), float(one.y[-1] or 0.0)) for one in series])
-        finish(figure, axes, title, x_label, y_label, thumbnail, legend=style != "labelled")
+            label_points(figure, axes, [(one.name, float(one.x[-1]), float(one.y[-1] or 0.0)) for one in beside])
+        finish(figure, axes, title, x_label, y_label, thumbnail)
         return to_svg(figure, title or f"{y_label} against {x_label}")
 
 

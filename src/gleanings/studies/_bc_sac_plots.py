@@ -52,9 +52,7 @@ def pareto(values: dict[str, Any]) -> str:
     series = []
     for arm in shown(values):
         failed, way = 100 * outcomes(values, arm, "failure").mean(1), np.asarray(found_by(values, arm)["progress"])
-        # The name stands beside the last point: the lowest.
-        order = np.argsort(-failed)
-        series.append(Series(named(arm), way[order], failed[order], colour=_COLOURS[arm]))
+        series.append(Series(named(arm), way, failed, colour=_COLOURS[arm]))
     for name in values["controls"]:
         failed, way = 100 * outcomes(values, name, "failure").mean(), found_by(values, name)["progress"]
         series.append(Series(name, way, [failed], colour=_GREY))

@@ -118,7 +118,12 @@ def _tests(values: dict[str, Any], report: Report) -> None:
     rows = []
     for name, test in tests.items():
         found, outcome = test.found, "shown" if test.shown else "not shown"
-        numbers = [points(found.interval), f"{100 * found.iqm:.1f}", f"{test.p:.2g}", f"{100 * found.mde80:.1f}"]
+        numbers = [
+            points(found.interval),
+            f"{100 * found.iqm:.1f}".replace("-", "−"),
+            f"{test.p:.2g}",
+            f"{100 * found.mde80:.1f}",
+        ]
         rows.append([_VERSUS[name], *numbers, outcome if test.counted else f"{outcome}, not counted"])
     text = (
         "p: one-sided, limit .025; of H1 to H3 after Holm's correction. R2 counts only where they hold. MDE80: the "
