@@ -3,7 +3,7 @@
     python benchmarks/driving_learning.py --quick
     python benchmarks/driving_learning.py --sb3-python SB3/bin/python --rejax-python REJAX/bin/python
 Results go to benchmarks/results/driving_learning-<processor>.json, where parts not asked for stay as they were.
-A row that could not be measured says why; none is guessed. One thread; CPU time counts. About eight minutes; --quick
+A row that could not be measured says why; none is guessed. One core; CPU time counts. About eight minutes; --quick
 without peers 20 s, once compiled programs are in the cache of the user.
 Each peer has an environment of its own, whose interpreter an option or an environment variable (GLEANINGS_SB3_PYTHON,
 GLEANINGS_REJAX_PYTHON) names; both also step our scenes, from the source beside this folder:
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-if hasattr(os, "sched_setaffinity"):  # before jax counts the cores for its thread pool
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+# Before jax counts the cores for its thread pool; one, since with two its threads take CPU time for little.
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
 # One thread a process, as in the workers of a study: threads cost these small loops more than they give.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
