@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gleanings.core.errors import ConfigError
-from gleanings.core.executor import InProcess, Processes, RayTasks, TaskResult, map_tasks
+from gleanings.core.executor import InProcess, Processes, RayTasks, TaskResult, kept, map_tasks
 
 
 def square(x: int) -> int:
@@ -27,6 +27,18 @@ def die_once(marker: str) -> str:
         Path(marker).write_text("tried")
         os.kill(os.getpid(), signal.SIGKILL)
     return "survived"
+
+
+def meet(item: tuple[Path, str, str]) -> list[int]:
+    folder, mine, other = item
+    (folder / mine).touch()
+    while not (folder / other).exists():
+        time.sleep(0.05)
+    return sorted(os.sched_getaffinity(0))
+
+
+def worker(_: int) -> int:
+    return os.getpid()
 
 
 def die(_: int) -> None:
@@ -98,6 +110,26 @@ def test_closing_the_iterator_ends_the_workers():
     assert not multiprocessing.active_children()
 
 
+def test_kept_workers_serve_several_runs_and_end_with_the_context():
+    with kept(Processes(2)) as executor:
+        first = {result.value for result in collected(worker, [0] * 4, executor)}
+        assert {result.value for result in collected(worker, [0] * 4, executor)} <= first
+        assert [result.value for result in collected(square, [2, 4], executor)] == [4, 16]
+        results = map_tasks(pause, [0.0, 600.0], executor)
+        assert next(results).value == 0.0
+        results.close()  # type: ignore[attr-defined]
+        assert len(multiprocessing.active_children()) == 1
+        assert {result.error for result in collected(die, [0], executor)} == {"worker lost: it ended with exit code 7"}
+        assert len(collected(worker, [0] * 4, executor)) == 4
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("executor", [None, InProcess()])
+def test_what_has_no_workers_is_kept_as_it_is(executor: InProcess | None):
+    with kept(executor) as same:
+        assert same is executor
+
+
 def test_workers_share_the_cores_and_the_parent_is_left_as_it_was():
     before = dict(os.environ)
     (result,) = collected(threads_and_flags, [0], Processes(1))
@@ -106,6 +138,17 @@ def test_workers_share_the_cores_and_the_parent_is_left_as_it_was():
     assert {result.value[0] for result in results} == {"1"}
     assert all("intra_op_parallelism_threads" in result.value[1] for result in results)
     assert dict(os.environ) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+def test_workers_keep_to_cores_of_their_own(tmp_path: Path):
+    own = sorted(os.sched_getaffinity(0))
+    if len(own) < 2:
+        pytest.skip("needs two cores")
+    both = [result.value for result in collected(meet, [(tmp_path, "a", "b"), (tmp_path, "b", "a")], Processes(2))]
+    assert [len(cores) for cores in both] == [len(own) // 2] * 2
+    assert not set(both[0]) & set(both[1])
+    assert sorted(os.sched_getaffinity(0)) == own
 
 
 def test_what_cannot_be_sent_is_named():

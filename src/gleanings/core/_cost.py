@@ -1,6 +1,7 @@
 """What a computation costs (wall time, CPU time, peak memory), and the machine it ran on."""
 
 import contextlib
+import multiprocessing
 import os
 import platform
 import resource
@@ -29,8 +30,8 @@ class Cost:
 class Meter:
     """Measures from its creation on; `read()` may be called often.
 
-    CPU time includes child processes that have ended. `reset_peak` counts peak memory from here on, where the
-    kernel allows it (Linux); otherwise it counts over the life of the process.
+    CPU time includes child processes that have ended, on Linux also those of `multiprocessing` that live. `reset_peak`
+    counts peak memory from here on, where the kernel allows it (Linux); otherwise over the life of the process.
     """
 
     def __init__(self, reset_peak: bool = False) -> None:
@@ -61,7 +62,15 @@ def machine() -> dict[str, Any]:
 
 def _cpu_seconds() -> float:
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    ended = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    return ended + sum(_cpu_seconds_of(child.pid) for child in multiprocessing.active_children())
+
+
+def _cpu_seconds_of(pid: int | None) -> float:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _peak_memory_mb() -> float:

@@ -24,25 +24,31 @@ class Outcome:
 
 
 class Worker:
-    """A process that computes `fn(item)` for the items it is sent; `task` is what it works on, or None."""
+    """A process that computes `fn(item)` for what it is sent; `task` is what it works on, or None.
 
-    def __init__(self, fn: Callable[[Any], Any], threads: int) -> None:
+    It has the cores of share `share` out of `shares`.
+    """
+
+    def __init__(self, share: int, shares: int) -> None:
+        self.share = share
         self.task: tuple[int, int] | None = None
         self.deadline = float("inf")
         self.pipe, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
+        cores = _cores()
+        threads = max(1, len(cores) // shares)
+        # Without a bound, pools of threads that ignore the limit get into each other's way.
+        bound = cores[share * threads : (share + 1) * threads] if shares <= len(cores) else cores
+        self.process = _SPAWN.Process(target=_serve, args=(theirs, bound), daemon=True)
         with _thread_limit(threads):
             self.process.start()
         theirs.close()  # so that the pipe ends when the worker does
-        self._fn = fn
 
-    def send(self, task: tuple[int, int], item: Any, timeout_s: float | None) -> None:
+    def send(self, task: tuple[int, int], fn: Callable[[Any], Any], item: Any, timeout_s: float | None) -> None:
         """Start `task` = (index, attempt). Raises: ConfigError when it cannot be sent."""
         self.task = task
-        if timeout_s is not None:
-            self.deadline = time.monotonic() + timeout_s
+        self.deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
         try:
-            self.pipe.send((self._fn, item))
+            self.pipe.send((fn, item))
         except OSError:
             pass  # the worker has died; receive() will say so
         except Exception as error:
@@ -77,9 +83,17 @@ def wait_for_any(workers: Sequence[Worker]) -> list[Worker]:
     return [w for w in workers if w.pipe in ready or w.process.sentinel in ready or now >= w.deadline]
 
 
-def _serve(pipe: connection.Connection) -> None:
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _serve(pipe: connection.Connection, cores: list[int]) -> None:
     from gleanings.core.executor import guarded
 
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
     while True:
         try:

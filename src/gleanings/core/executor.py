@@ -8,6 +8,7 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -44,6 +45,16 @@ def map_tasks(
     return (executor or InProcess()).run(fn, list(items))
 
 
+@contextmanager
+def kept(executor: "Executor | None") -> Iterator["Executor | None"]:
+    """`executor` for several runs, the worker processes of which stay until the end."""
+    if not isinstance(executor, Processes):
+        yield executor
+        return
+    with executor.kept() as workers:
+        yield workers
+
+
 @dataclass(frozen=True)
 class InProcess:
     """One task after the other, here."""
@@ -73,30 +84,54 @@ class Processes:
 
     def run(self, fn: Callable[[Any], Any], items: list[Any]) -> Iterator[TaskResult]:
         """Run `fn` on every item; workers are ended when the iterator is closed."""
+        with self.kept(min(self.n, len(items))) as executor:
+            yield from executor.run(fn, items)
+
+    @contextmanager
+    def kept(self, n: int | None = None) -> Iterator["Executor"]:
+        """The same with workers that stay from run to run, with what they have loaded and compiled; at most `n`."""
+        executor = _Kept(self, self.n if n is None else n, [])
+        try:
+            yield executor
+        finally:
+            for worker in executor.workers:
+                worker.end()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Worker processes for several runs, started when there is a task for them."""
+
+    settings: Processes
+    n: int
+    workers: list[Worker]
+
+    def run(self, fn: Callable[[Any], Any], items: list[Any]) -> Iterator[TaskResult]:
+        """Run `fn` on every item; workers with a task are ended when the iterator is closed."""
         waiting = deque((index, 1) for index in range(len(items)))
-        n = min(self.n, len(items))
-        threads = max(1, (os.cpu_count() or 1) // max(1, n))
-        workers: list[Worker] = []
+        workers = self.workers
         try:
             while waiting or any(worker.task for worker in workers):
-                while waiting and len(workers) < n:
-                    workers.append(Worker(fn, threads))
+                while len(workers) < min(self.n, len(waiting) + sum(worker.task is not None for worker in workers)):
+                    taken = {worker.share for worker in workers}
+                    workers.append(Worker(min(set(range(self.n)) - taken), self.n))
                 for worker in workers:
                     if waiting and worker.task is None:
                         task = waiting.popleft()
-                        worker.send(task, items[task[0]], self.timeout_s)
+                        worker.send(task, fn, items[task[0]], self.settings.timeout_s)
                 for worker in wait_for_any([worker for worker in workers if worker.task]):
                     index, attempt = worker.task or (0, 0)
                     outcome = worker.receive()
                     if outcome.lost:
                         workers.remove(worker)
-                    if outcome.lost and attempt <= self.retries:
+                    if outcome.lost and attempt <= self.settings.retries:
                         waiting.append((index, attempt + 1))
                     else:
                         yield TaskResult(index, outcome.value, outcome.error, attempt)
         finally:
-            for worker in workers:
+            for worker in [worker for worker in workers if worker.task]:
                 worker.end()
+                workers.remove(worker)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from gleanings.core._parts import Parts, Progress, code_digest, data_stamp, to_j
 from gleanings.core._scoreboard import NOT_ATTEMPTED, Entry, print_scoreboard, refresh_readme, results_table, scoreboard
 from gleanings.core._verdict import LABELS, Check, Label, Verdict
 from gleanings.core.errors import ConfigError
+from gleanings.core.executor import kept
 from gleanings.core.report import Report
 
 __all__ = [
@@ -112,10 +113,13 @@ def run_study(study: Study, config: StudyConfig) -> tuple[Evidence, Verdict]:
     """Run and judge a study; writes `evidence.json` and `report.html` into `config.directory`.
 
     Pieces left there by an interrupted run of the same settings and code are taken over, with their cost.
-    Size smoke never gives a verdict. Errors of the study pass through; ConfigError: its values are not JSON.
+    Worker processes stay from its first piece to its last. Size smoke never gives a verdict. Errors of the study pass
+    through; ConfigError: its values are not JSON.
     """
     meter = Meter(reset_peak=True)
-    values = to_json(study.run(config), study.name)
+    with kept(config.executor) as executor:
+        config = replace(config, executor=executor)
+        values = to_json(study.run(config), study.name)
     if not isinstance(values, dict):
         raise ConfigError(f"study {study.name}: run must return a dict, got {type(values).__name__}")
     cost = meter.read() + config.parts.reused

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from gleanings.driving.learn.baselines import controls
 from gleanings.driving.learn.config import Others, WorldConfig
@@ -14,15 +14,15 @@ from gleanings.driving.learn.episode_clips import episode_clips
 from gleanings.driving.learn.outcomes import THRESHOLDS, Outcomes, outcomes_of
 from gleanings.driving.learn.world import World
 from gleanings.driving.run import keep_programs
-from gleanings.driving.scene import Scene, name_of
+from gleanings.driving.scene import name_of
 from gleanings.studies._bc_sac_arms import load_driver
 from gleanings.studies._bc_sac_outcomes import unpacked
 from gleanings.studies._bc_sac_scenes import Shard, load_bank
 
 BITS = ("failure", "failure_star", "at_fault", "off_road")
 MEANS = ("ade_m", "comfort", "saturated", "reward")
-Chosen = tuple[tuple[Shard, ...], tuple[str, ...]]
-"""Shards, and the names of the scenes that are taken of them."""
+Sets = dict[str, tuple[tuple[Shard, ...], tuple[str, ...]]]
+"""Sets of scenes by name: shards, and the names of the scenes that are taken of them."""
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 CLIPS = (
     ("bc-sac", "", 4, "BC-SAC fails"),
@@ -32,26 +32,34 @@ CLIPS = (
 """Which scenes are shown: who fails, who does not, how many."""
 
 
-def judged(folder: Path, chosen: Chosen, others: Others, arm: str, seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Outcomes of the seeds of an arm in scenes."""
-    bank = load_bank(folder, *chosen)
-    return _outcomes(bank, others, [load_driver(folder, arm, seed) for seed in seeds])
+def judged(folder: Path, sets: Sets, others: Others, arm: str, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """Outcomes of the seeds of an arm in each set of scenes."""
+    return _outcomes(folder, sets, others, [load_driver(folder, arm, seed) for seed in seeds])
 
 
-def controlled(folder: Path, chosen: Chosen) -> dict[str, Any]:
-    """Outcomes of each control in scenes, among logged others."""
-    bank = load_bank(folder, *chosen)
-    return {name: _outcomes(bank, "log", [driver]) for name, driver in controls().items()}
+def controlled(folder: Path, sets: Sets) -> dict[str, dict[str, Any]]:
+    """Outcomes of each control in each set of scenes, among logged others."""
+    return {name: _outcomes(folder, sets, "log", [driver]) for name, driver in controls().items()}
 
 
-def _outcomes(bank: Scene, others: Others, drivers: list[Any]) -> dict[str, Any]:
+def _outcomes(folder: Path, sets: Sets, others: Others, drivers: list[Any]) -> dict[str, Any]:
+    """All scenes are driven once, as one bank, so that one program serves all sets."""
     keep_programs()
+    names = tuple(dict.fromkeys(name for _, chosen in sets.values() for name in chosen))
+    bank = load_bank(folder, tuple(dict.fromkeys(shard for shards, _ in sets.values() for shard in shards)), names)
     world, held = World(WorldConfig(others=others)), jax.device_get(bank)
-    rows, actions = [], []
+    driven = []
     for driver in drivers:
         drives = drive(world, bank, driver, jax.random.key(0))
-        rows.append(outcomes_of(world, held, drives))
-        actions.append(np.asarray(drives.u).reshape(-1, 2))
+        driven.append((outcomes_of(world, held, drives), np.asarray(drives.u)))
+    place = {name: i for i, name in enumerate(names)}
+    return {one: _told(driven, np.array([place[name] for name in chosen])) for one, (_, chosen) in sets.items()}
+
+
+def _told(driven: list[tuple[Outcomes, Any]], scenes: Int[np.ndarray, " C"]) -> dict[str, Any]:
+    """What drivers did in some of the scenes."""
+    rows = [Outcomes(**{name: value[scenes] for name, value in vars(row).items()}) for row, _ in driven]
+    actions = [u[scenes].reshape(-1, 2) for _, u in driven]
     found: dict[str, Any] = {name: [packed(row.values(name) > 0) for row in rows] for name in BITS}
     found |= {name: [float(np.nanmean(row.values(name))) for row in rows] for name in MEANS}
     found["progress"] = [float(np.nanmean(row.progress_ratio)) for row in rows]

@@ -8,6 +8,7 @@ Protocol, differences from the paper and the decision rule are in `_bc_sac_text`
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from gleanings.studies._bc_sac_judge import judge
 from gleanings.studies._bc_sac_report import headline, render, thumbnail
 from gleanings.studies._bc_sac_scenes import demonstrated, joined, kinds_and_sites, make_shard, ranked, shards
 from gleanings.studies._bc_sac_text import BIBTEX, CLAIM, DEVIATIONS, PAPER_FIGURE, PROTOCOL, RULE
-from gleanings.studies._bc_sac_trials import controlled, film, judged, packed, pick_clips
+from gleanings.studies._bc_sac_trials import Sets, controlled, film, judged, packed, pick_clips
 from gleanings.studies._pieces import Pieces, compute
 
 TUNING_SEEDS = (1000, 1001)
 ARMS = ("bc", "bc-long", "sac", "bc-sac", "sac-progress", "bc-shuffled", "bc-sac-null")
+_SLOW = ("bc-sac", "sac", "bc-sac-null", "sac-progress", "bc-long", "bc", "bc-shuffled")  # the slowest start first
 FEWER = {"bc-long": 3, "sac-progress": 2, "bc-shuffled": 2, "bc-sac-null": 3}
 """Arms without a hypothesis, and their seeds at most."""
 COMMITTED = {
@@ -74,24 +76,24 @@ def prepare(config: StudyConfig, scale: Scale, folder: Path) -> tuple[dict[str, 
         name: shards(name, config.seed, getattr(scale, name), scale.shard) for name in ("validation", "calibration")
     }
     splits["train"] = shards("train", config.seed, scale.train, scale.fine)
-    made = compute(
-        {
-            _name(shard): partial(make_shard, folder, shard, count)
-            for split in splits.values()
-            for shard, count in split
-        },
-        config,
-    )
     chosen = {name: tuple(shard for shard, _ in split) for name, split in splits.items()}
+    made = compute(_making(folder, splits.pop("train")), config)
+    pieces: Pieces = {"demos": partial(demonstrated, folder, chosen["train"])}
+    for split in splits.values():
+        pieces |= _making(folder, split)
+    made |= compute(pieces, config)
     data = {name: [made[_name(shard)] for shard in found] for name, found in chosen.items()}
-    audit = compute({"demos": partial(demonstrated, folder, chosen["train"])}, config)["demos"]
     tuning: list[dict[str, Any]] = []
     frozen = {arm: dict(values) for arm, values in COMMITTED.items()}
     if scale.tuning is not None:
         for arms in (("bc", "sac"), ("bc-sac", "sac-progress")):
             tuning += _tune(config, scale, folder, chosen, frozen, arms)
     frozen = config.parts.get("frozen", lambda: frozen)
-    return frozen, tuning, data | {"chosen": chosen, "audit": audit}
+    return frozen, tuning, data | {"chosen": chosen, "audit": made["demos"]}
+
+
+def _making(folder: Path, split: list[tuple[Any, int]]) -> Pieces:
+    return {_name(shard): partial(make_shard, folder, shard, count) for shard, count in split}
 
 
 def _tune(
@@ -119,7 +121,7 @@ def _tune(
 
 
 def _one_of_each_first(arms: tuple[str, ...]) -> list[tuple[str, float]]:
-    """Arms and values of their grids: side by side, two processes would compile the same program."""
+    """Arms and values of their grids; see `_turns`."""
     tried_first = [(arm, GRIDS[arm][0]) for arm in arms]
     return tried_first + [(arm, value) for arm in arms for value in GRIDS[arm][1:]]
 
@@ -137,27 +139,22 @@ def tested(config: StudyConfig, scale: Scale, folder: Path, frozen: Any, data: A
     calibration = joined(data["calibration"], "scores")
     whole = -(-scale.whole // scale.shard)
     pieces: Pieces = {}
-    for arm in scale.arms:
-        for half in _halves(scale, arm):
-            what = (folder, chosen["train"], arm, frozen, scale.effort, half)
-            pieces[f"train-{arm}-{half[0]}"] = partial(trained, *what)
+    for arm, seeds in _turns(scale):
+        what = (folder, chosen["train"], arm, frozen, scale.effort, seeds)
+        pieces[f"train-{arm}-{seeds[0]}"] = partial(trained, *what)
     pieces |= {
         _name(shard): partial(make_shard, folder, shard, count, calibration, k < whole)
         for k, (shard, count) in enumerate(test)
     }
     found = compute(pieces, config)
     parts = [found[_name(shard)] for shard, _ in test]
-    sets = _sets(scale, [shard for shard, _ in test], parts, data["calibration"])
+    sets, scenes = _sets(scale, [shard for shard, _ in test], parts, data["calibration"])
     driven = compute(_drives(scale, folder, sets), config)
     arms = {arm: _arm(scale, arm, found, driven) for arm in scale.arms}
-    controls = {
-        name: {"worlds": {"log": {one: driven[f"controls-{one}"][name] for one in ("hard", "all")}}}
-        for name in driven["controls-hard"]
-    }
-    scenes = {name: one["about"] for name, one in sets.items()}
+    controls = {name: {"worlds": {"log": rows}} for name, rows in driven["controls"].items()}
     hard = {arm: arms[arm]["worlds"]["log"]["hard"] for arm in ("bc", "sac", "bc-sac")}
     picked = pick_clips(hard, scenes["hard"]["score"], scenes["hard"]["names"])
-    clips = compute({"clips": partial(film, folder, sets["hard"]["chosen"][0], picked, 0)}, config)["clips"]
+    clips = compute({"clips": partial(film, folder, sets["hard"][0], picked, 0)}, config)["clips"]
     everything = [*parts, *(row for name in ("train", "validation", "calibration") for row in data[name])]
     return {
         "size": _size(scale),
@@ -169,22 +166,32 @@ def tested(config: StudyConfig, scale: Scale, folder: Path, frozen: Any, data: A
     }
 
 
-def _halves(scale: Scale, arm: str) -> list[tuple[int, ...]]:
-    """The seeds of an arm in pieces for two processes; few seeds in one, since each piece compiles its program."""
-    seeds = tuple(range(min(FEWER.get(arm, scale.seeds), scale.seeds)))
-    middle = -(-len(seeds) // 2) if len(seeds) > 4 else len(seeds)
-    return [half for half in (seeds[:middle], seeds[middle:]) if half]
+def _seeds(scale: Scale, arm: str) -> tuple[int, ...]:
+    return tuple(range(min(FEWER.get(arm, scale.seeds), scale.seeds)))
+
+
+def _groups(scale: Scale, arm: str) -> list[tuple[int, ...]]:
+    """The seeds of an arm by pieces, of as many as in the tuning, so that these share its compiled programs."""
+    seeds, size = _seeds(scale, arm), len(TUNING_SEEDS) if scale.tuning else scale.seeds
+    return [seeds[first : first + size] for first in range(0, len(seeds), size)]
+
+
+def _turns(scale: Scale) -> list[tuple[str, tuple[int, ...]]]:
+    """Arms and seeds of the pieces. The arms take turns: side by side, two processes would compile the same program."""
+    arms = sorted(scale.arms, key=_SLOW.index)
+    rounds = zip_longest(*(_groups(scale, arm) for arm in arms))
+    return [(arm, seeds) for row in rounds for arm, seeds in zip(arms, row, strict=True) if seeds]
 
 
 def _sets(
     scale: Scale, found: list[Any], parts: list[dict[str, Any]], calibration: list[dict[str, Any]]
-) -> dict[str, Any]:
+) -> tuple[Sets, dict[str, Any]]:
     """The hardest tenth of the test scenes and the first of them as they came: which they are, and facts of them."""
     buckets, names, scores = ranked(parts, calibration), joined(parts, "names"), joined(parts, "scores")
     top = [i for i, hard in enumerate(buckets.mask("top10")) if hard][: scale.hard]
     rows = {"hard": top, "all": list(range(min(scale.whole, len(names))))}
     saved = {shard: set(part["saved"]) for shard, part in zip(found, parts, strict=True)}
-    sets = {}
+    sets, facts = {}, {}
     for name, chosen in rows.items():
         picked = tuple(names[i] for i in chosen)
         kinds, sites = kinds_and_sites(picked, _DECK, _SHARED)
@@ -193,38 +200,34 @@ def _sets(
         masks = {"top3": "top3"} if name == "hard" else {"top50": "top50", "top10": "top10", "easy": "bottom50"}
         about |= {mask: packed(buckets.mask(bucket)[chosen]) for mask, bucket in masks.items()}
         about["rank"] = [float(buckets.rank[i]) for i in chosen]
-        sets[name] = {"chosen": (used, picked), "about": about}
-    return sets
+        sets[name], facts[name] = (used, picked), about
+    return sets, facts
 
 
-def _drives(scale: Scale, folder: Path, sets: dict[str, Any]) -> Pieces:
-    pieces: Pieces = {f"controls-{name}": partial(controlled, folder, one["chosen"]) for name, one in sets.items()}
+def _drives(scale: Scale, folder: Path, sets: Sets) -> Pieces:
+    """By world, so that two processes do not compile the same program at once."""
+    pieces: Pieces = {"controls": partial(controlled, folder, sets)}
+    reactive = [arm for arm in scale.arms if scale.tuning and arm in ("bc", "sac", "bc-sac")]
     for arm in scale.arms:
-        seeds = tuple(seed for half in _halves(scale, arm) for seed in half)
-        for name, others in (("hard", "log"), ("all", "log"), ("hard", "idm")):
-            if others == "log" or (scale.tuning and arm in ("bc", "sac", "bc-sac")):
-                driven = seeds if others == "log" else seeds[:4]
-                what = (folder, sets[name]["chosen"], others, arm, driven)
-                pieces[f"drive-{arm}-{name}-{others}"] = partial(judged, *what)
+        pieces[f"drive-{arm}-log"] = partial(judged, folder, sets, "log", arm, _seeds(scale, arm))
+    for arm in reactive:
+        hard = {"hard": sets["hard"]}
+        pieces[f"drive-{arm}-idm"] = partial(judged, folder, hard, "idm", arm, _seeds(scale, arm)[:4])
     return pieces
 
 
 def _arm(scale: Scale, arm: str, found: dict[str, Any], driven: dict[str, Any]) -> dict[str, Any]:
     """What is told of an arm: its training and its drives."""
-    halves = _halves(scale, arm)
-    parts = [found[f"train-{arm}-{half[0]}"] for half in halves]
-    weights = [len(half) / sum(map(len, halves)) for half in halves]
+    groups = _groups(scale, arm)
+    parts = [found[f"train-{arm}-{group[0]}"] for group in groups]
+    weights = [len(group) / sum(map(len, groups)) for group in groups]
     curve = {
         name: [sum(w * part["curve"][name][i] for w, part in zip(weights, parts, strict=True)) for i in range(len(row))]
         for name, row in parts[0]["curve"].items()
     }
-    worlds: dict[str, Any] = {}
-    for piece, rows in driven.items():
-        if piece.startswith(f"drive-{arm}-") and len(parts_of := piece.removeprefix(f"drive-{arm}-").split("-")) == 2:
-            worlds.setdefault(parts_of[1], {})[parts_of[0]] = rows
-    seeds = [seed for half in halves for seed in half]
+    worlds = {name: driven[piece] for name in ("log", "idm") if (piece := f"drive-{arm}-{name}") in driven}
     return {
-        "seeds": seeds,
+        "seeds": list(_seeds(scale, arm)),
         "updates": parts[0]["updates"],
         "decisions": parts[0]["decisions"],
         "curve": curve,

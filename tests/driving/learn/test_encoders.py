@@ -192,3 +192,28 @@ def test_settings_that_do_not_fit():
     with pytest.raises(ConfigError, match="heads"):
         make_encoder(NetConfig(encoder="attention", width=10, heads=4), SMALL)
     assert isinstance(make_encoder(NetConfig(), SMALL), DeepSetEncoder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prepared_observations_stand_for_observations(kind):
+    encoder, rows = build(kind), np.stack([flat(observation(seed)) for seed in range(6)])
+    np.testing.assert_array_equal(
+        encoded(encoder, jax.jit(lambda encoder, rows: encoder.prepared(rows))(encoder, rows)), encoded(encoder, rows)
+    )
+
+
+def test_the_slope_of_a_set_is_that_of_its_maximum_and_mean():
+    net = initialised(SetNet(3, 4), jax.random.key(1))
+    rows = np.random.default_rng(2).normal(size=(5, 6, 3)).astype(np.float32)
+    mask = np.arange(6) < np.arange(5)[:, None]
+
+    def plain(net, rows):
+        hidden = jax.nn.relu(net.second(jax.nn.relu(net.first(rows)))) * mask[..., None]
+        return jnp.concatenate([hidden.max(1), hidden.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1)], -1)
+
+    slopes = [
+        jax.jit(jax.grad(lambda net, rows, f=f: jnp.sin(f(net, rows)).sum(), (0, 1)))(net, rows)
+        for f in (plain, lambda net, rows: net(Group(rows, mask)))
+    ]
+    for a, b in zip(*map(jax.tree.leaves, slopes), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)

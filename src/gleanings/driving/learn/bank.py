@@ -6,7 +6,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.driving.scene import Scene
 from gleanings.driving.stack import sizes_of, stack_grown
 
-COMMON: Mapping[str, int] = {"C": 16384, "I": 8192, "M": 128, "J": 4096, "K": 32, "P": 256, "L": 64}
+COMMON: Mapping[str, int] = {"C": 32768, "I": 8192, "M": 128, "J": 4096, "K": 32, "P": 256, "L": 64}
 """Sizes that hold most generated scenes: banks of at least these share programs."""
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Float32, Int32, Key
 from gleanings.driving.config import ObserveConfig
 from gleanings.driving.learn._descent import averaged, descend, make_optimiser
 from gleanings.driving.learn.config import BCConfig
+from gleanings.driving.learn.encoders import Seen
 from gleanings.driving.learn.heads import make_head
 from gleanings.driving.learn.networks import Actor
 
@@ -50,9 +51,7 @@ class State(eqx.Module):
     step: Int32[Array, ""]
 
 
-def bc_loss(
-    actor: Actor, obs: Float32[Array, "B D"], action: Float32[Array, "B 2"], mask: Array
-) -> tuple[Array, Array]:
+def bc_loss(actor: Actor, obs: Seen, action: Float32[Array, "B 2"], mask: Array) -> tuple[Array, Array]:
     """Mean negative log-likelihood of the labels, and the heads' parameters [B, P]."""
     params = actor(obs)
     return -jax.vmap(actor.head.log_prob)(params, action, mask).mean(), params

@@ -5,6 +5,7 @@ done factor; weights, temperature, rates and sizes are ours, since the paper doe
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,6 +19,7 @@ from gleanings.driving.learn._descent import averaged, descend, follow, make_opt
 from gleanings.driving.learn.bc import Labelled, bc_loss
 from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import BCSACConfig
+from gleanings.driving.learn.encoders import Seen
 from gleanings.driving.learn.heads import Head, make_head
 from gleanings.driving.learn.networks import Actor, Critic
 from gleanings.driving.learn.replay import Replay, Rows, draw, drawn_below, make_replay, write
@@ -25,9 +27,9 @@ from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Scene
 from gleanings.driving.state import SimState
 
-ActorFn = Callable[[Array], Array]  # observation [D] -> parameters [P] of a head
-CriticFn = Callable[[Array, Array], Array]  # observation [D], u [2] -> value
-CriticsFn = Callable[[Array, Array], Array]  # observation [D], u [2] -> values [J]
+ActorFn = Callable[[Any], Array]  # observation [D] -> parameters [P] of a head
+CriticFn = Callable[[Any, Array], Array]  # observation [D], u [2] -> value
+CriticsFn = Callable[[Any, Array], Array]  # observation [D], u [2] -> values [J]
 Scalar = Float32[Array, "*seeds"]
 Metrics = dict[str, Array]
 _CRITICS = 2
@@ -38,12 +40,20 @@ class Critics(eqx.Module):
 
     each: CriticFn
 
-    def __call__(self, obs: Float32[Array, " D"], u: Float[Array, "2"]) -> Float[Array, " J"]:
+    def __call__(self, obs: Seen, u: Float[Array, "2"]) -> Float[Array, " J"]:
         return jax.vmap(lambda critic: critic(obs, u))(self.each)
 
-    def rows(self, obs: Float32[Array, "B D"], u: Float[Array, "B 2"]) -> Float[Array, "J B"]:
+    def rows(self, obs: Seen, u: Float[Array, "B 2"]) -> Float[Array, "J B"]:
         """Values of an action in each of many states."""
         return jax.vmap(lambda critic: critic(obs, u))(self.each)
+
+    def encoded(self, obs: Seen) -> Float[Array, "B J F"]:
+        """What each critic needs of many states."""
+        return jax.vmap(lambda critic: critic.encoded(obs), out_axes=1)(self.each)
+
+    def valued(self, encoded: Float[Array, "J F"], u: Float[Array, "2"]) -> Float[Array, " J"]:
+        """Values of an action in an encoded state."""
+        return jax.vmap(lambda critic, seen: critic.valued(seen, u))(self.each, encoded)
 
 
 class State(eqx.Module):
@@ -88,7 +98,7 @@ def soft_targets(
 ) -> Float32[Array, " B"]:
     """r + discount E_u'[min_j Qbar_j(s', u') - alpha log pi(u' | s')], u' as the head draws it; no state ends."""
 
-    def cost(obs: Array, noise: Array) -> Array:
+    def cost(obs: Seen, noise: Array) -> Array:
         return head.actor_loss_at(actor(obs), _least(targets, obs), alpha, noise)
 
     return rows.reward - discount * jax.vmap(cost)(rows.next_obs, _noise(head, len(rows.reward), key))
@@ -104,28 +114,35 @@ def rl_loss(
     actor: ActorFn,
     critics: CriticsFn,
     head: Head,
-    obs: Float32[Array, "B D"],
+    obs: Seen,
     alpha: Scalar,
     key: Key[Array, ""],
+    encoded: Float[Array, "B ..."] | None = None,
 ) -> tuple[Scalar, Scalar]:
-    """Mean over rows of E_u[alpha log pi(u | s) - min_j Q_j(s, u)], and of E_u[log pi(u | s)]."""
+    """Mean over rows of E_u[alpha log pi(u | s) - min_j Q_j(s, u)], and of E_u[log pi(u | s)].
 
-    def terms(obs: Array, params: Array, noise: Array) -> tuple[Array, Array]:
+    encoded: what the critics take in place of observations.
+    """
+
+    def terms(seen: Any, params: Array, noise: Array) -> tuple[Array, Array]:
         log_prob = head.actor_loss_at(params, lambda u: jnp.zeros(()), 1.0, noise)
-        return head.actor_loss_at(params, _least(critics, obs), alpha, noise), lax.stop_gradient(log_prob)
+        return head.actor_loss_at(params, _least(critics, seen), alpha, noise), lax.stop_gradient(log_prob)
 
-    loss, log_prob = jax.vmap(terms)(obs, actor(obs), _noise(head, len(obs), key))
+    params = actor(obs)
+    seen = obs if encoded is None else encoded
+    loss, log_prob = jax.vmap(terms)(seen, params, _noise(head, len(params), key))
     return loss.mean(), log_prob.mean()
 
 
 def actor_loss(
     actor: Actor,
     critics: CriticsFn,
-    obs: Float32[Array, "B D"],
+    obs: Seen,
     labels: Labelled | None,
     weights: tuple[float, float | Scalar],
     alpha: Scalar,
     key: Key[Array, ""],
+    encoded: Float[Array, "B ..."] | None = None,
 ) -> tuple[Scalar, Metrics]:
     """weights[0] * `rl_loss` on replayed rows + weights[1] * `bc_loss` on demonstrated ones, and what they are made of.
 
@@ -133,7 +150,7 @@ def actor_loss(
     """
     loss, parts = jnp.zeros(()), {}
     if weights[0] != 0:
-        rl, log_prob = rl_loss(actor, critics, actor.head, obs, alpha, key)
+        rl, log_prob = rl_loss(actor, critics, actor.head, obs, alpha, key, encoded)
         loss = weights[0] * rl
         parts |= {"actor/entropy": -log_prob, "actor/q": alpha * log_prob - rl}
     if labels is not None:
@@ -204,7 +221,9 @@ def gradient_step(
     """
     row_key, label_key, target_key, actor_key = jax.random.split(key, 4)
     rows = draw(replay, config.batch, row_key)
-    labels = None if demos is None else _drawn(demos, config.batch, label_key)
+    prepared = state.actor.encoder.prepared
+    rows = rows._replace(obs=prepared(rows.obs), next_obs=prepared(rows.next_obs))
+    labels = None if demos is None else _drawn(state.actor, demos, config.batch, label_key)
     alpha, optimiser, head = jnp.exp(state.log_alpha), make_optimiser(config), state.actor.head
 
     target = soft_targets(state.actor, state.targets, head, rows, alpha, config.discount, target_key)
@@ -214,7 +233,7 @@ def gradient_step(
 
     weights = (config.rl_weight, state.imitation_weight)
     (_, parts), slope = eqx.filter_value_and_grad(actor_loss, has_aux=True)(
-        state.actor, state.critics, rows.obs, labels, weights, alpha, actor_key
+        state.actor, state.critics.valued, rows.obs, labels, weights, alpha, actor_key, state.critics.encoded(rows.obs)
     )
     actor, actor_moments = descend(optimiser, state.actor, slope, state.actor_moments)
 
@@ -246,19 +265,20 @@ def _noise(head: Head, rows: int, key: Array) -> Array:
     return jax.random.normal(key, (rows, *head.noise_shape))
 
 
-def _least(critics: CriticsFn, obs: Array) -> Callable[[Array], Array]:
+def _least(critics: CriticsFn, obs: Any) -> Callable[[Array], Array]:
     return lambda u: critics(obs, u).min()
 
 
 class _Labels(eqx.Module):
-    obs: Float32[Array, "B D"]
+    obs: Seen
     action: Float32[Array, "B 2"]
     mask: Array
 
 
-def _drawn(demos: Labelled, batch: int, key: Array) -> _Labels:
+def _drawn(actor: Actor, demos: Labelled, batch: int, key: Array) -> _Labels:
     rows = drawn_below(demos.obs.shape[0], batch, key)
-    return _Labels(*(jnp.asarray(field)[rows] for field in (demos.obs, demos.action, demos.mask)))
+    obs, action, mask = (jnp.asarray(field)[rows] for field in (demos.obs, demos.action, demos.mask))
+    return _Labels(actor.encoder.prepared(obs), action, mask)
 
 
 def without_replay(state: State) -> State:

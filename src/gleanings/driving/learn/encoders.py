@@ -49,6 +49,10 @@ class Inputs(NamedTuple):
     path: Group
 
 
+Seen = Float32[Array, "*batch D"] | Inputs
+"""Observations, or what `Encoder.prepared` makes of them."""
+
+
 def inputs(obs: Float32[Array, "*batch D"], observe: ObserveConfig, use_route: bool = True) -> Inputs:
     """Scaled features of a flat observation. An object has one row with all its frames and which of them there are."""
     seen = unflatten(obs, observe)
@@ -94,8 +98,12 @@ class Encoder(eqx.Module):
     def size(self) -> int:
         """Features."""
 
+    def prepared(self, obs: Float32[Array, "*batch D"]) -> Seen:
+        """What needs no weights; taken in place of observations, so that several networks can share it."""
+        return obs
+
     @abc.abstractmethod
-    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch F"]:
+    def __call__(self, obs: Seen) -> Float[Array, "*batch F"]:
         """Features of observations."""
 
 
@@ -112,7 +120,27 @@ class SetNet(eqx.Module):
         hidden = jax.nn.relu(self.second(jax.nn.relu(self.first(group.rows))))
         kept = hidden * group.mask[..., None]  # not negative: 0 is the least a maximum can be
         mean = kept.sum(-2) / jnp.maximum(group.mask.sum(-1, keepdims=True), 1)
-        return jnp.concatenate([kept.max(-2, initial=0.0), mean], -1)
+        return jnp.concatenate([_greatest(kept), mean], -1)
+
+
+@jax.custom_vjp
+def _greatest(rows: Float[Array, "*batch R F"]) -> Float[Array, "*batch F"]:
+    """Maximum over rows that are not negative. Each row that attains it gets the whole slope; JAX would count them
+    first, in two more passes; equal rows are zeros almost always, whose slope the ReLU before them drops."""
+    return rows.max(-2, initial=0.0)
+
+
+def _greatest_forward(rows: Array) -> tuple[Array, tuple[Array, Array]]:
+    most = rows.max(-2, initial=0.0)
+    return most, (rows, most)
+
+
+def _greatest_backward(saved: tuple[Array, Array], slope: Array) -> tuple[Array]:
+    rows, most = saved
+    return (jnp.where(rows == most[..., None, :], slope[..., None, :], 0.0),)
+
+
+_greatest.defvjp(_greatest_forward, _greatest_backward)
 
 
 class DeepSetEncoder(Encoder):
@@ -135,12 +163,16 @@ class DeepSetEncoder(Encoder):
         """7 widths, and 5 numbers for each point of the route."""
         return 7 * self.ego.weight.shape[-1] + (_widths(self.observe)[4] + 1) * self.observe.route
 
-    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch F"]:
+    def prepared(self, obs: Float32[Array, "*batch D"]) -> Inputs:
+        """Scaled features."""
+        return inputs(obs, self.observe, self.use_route)
+
+    def __call__(self, obs: Seen) -> Float[Array, "*batch F"]:
         """Features of observations."""
-        seen = inputs(obs, self.observe, self.use_route)
+        seen = obs if isinstance(obs, Inputs) else self.prepared(obs)
         groups = (seen.others, seen.road, seen.lights)
         pooled = [net(group) for net, group in zip(self.sets, groups, strict=True)]
-        route = [seen.path.rows.reshape(*obs.shape[:-1], -1), seen.path.mask.astype(jnp.float32)]
+        route = [seen.path.rows.reshape(*seen.ego.shape[:-1], -1), seen.path.mask.astype(jnp.float32)]
         return jnp.concatenate([jax.nn.relu(self.ego(seen.ego)), *pooled, *route], -1)
 
 
@@ -226,7 +258,11 @@ class AttentionEncoder(Encoder):
         """The width."""
         return self.last.scale.shape[-1]
 
-    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch F"]:
+    def prepared(self, obs: Float32[Array, "*batch D"]) -> Inputs:
+        """Scaled features."""
+        return inputs(obs, self.observe, self.use_route)
+
+    def __call__(self, obs: Seen) -> Float[Array, "*batch F"]:
         """Features of observations."""
         tokens, mask = self.tokens_of(obs)
         latents = self.latents.weight
@@ -234,10 +270,10 @@ class AttentionEncoder(Encoder):
             latents = block(latents, tokens, mask)
         return self.last(latents).mean(-2)
 
-    def tokens_of(self, obs: Float32[Array, "*batch D"]) -> tuple[Float[Array, "*batch S W"], Bool[Array, "*batch S"]]:
+    def tokens_of(self, obs: Seen) -> tuple[Float[Array, "*batch S W"], Bool[Array, "*batch S"]]:
         """Tokens and which there are; the ego, the first, always is."""
-        seen = inputs(obs, self.observe, self.use_route)
-        ego = Group(seen.ego[..., None, :], jnp.ones((*obs.shape[:-1], 1), bool))
+        seen = obs if isinstance(obs, Inputs) else self.prepared(obs)
+        ego = Group(seen.ego[..., None, :], jnp.ones((*seen.ego.shape[:-1], 1), bool))
         groups = [ego, seen.others, seen.road, seen.lights, seen.path]
         rows = [layer(group.rows) for layer, group in zip(self.groups, groups, strict=True)]
         return self.tokens(jnp.concatenate(rows, -2)), jnp.concatenate([group.mask for group in groups], -1)
@@ -257,8 +293,9 @@ class FlatEncoder(Encoder):
         """D."""
         return observation_size(self.observe)
 
-    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    def __call__(self, obs: Seen) -> Float[Array, "*batch D"]:
         """Features of observations."""
+        assert not isinstance(obs, Inputs)
         one = unflatten(np.ones(self.size, np.float32), self.observe)
         ego = [0.0 if i in _OF_ROUTE and not self.use_route else factor for i, factor in enumerate((*_EGO, 1.0))]
         factors = one._replace(

@@ -10,12 +10,12 @@ import itertools
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, Float32, Key
+from jaxtyping import Array, Float, Key
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import ObserveConfig
 from gleanings.driving.learn.config import NetConfig
-from gleanings.driving.learn.encoders import Encoder, make_encoder
+from gleanings.driving.learn.encoders import Encoder, Seen, make_encoder
 from gleanings.driving.learn.heads import Head
 from gleanings.driving.learn.layers import Dense, Norm, initialised
 
@@ -40,8 +40,12 @@ class Trunk(eqx.Module):
         self, x: Float[Array, "*batch D"], more: Float[Array, "*batch F"] | float = 0.0
     ) -> Float[Array, "*batch P"]:
         """Outputs; `more` is added before the first nonlinearity."""
-        for i, layer in enumerate(self.layers):
-            x = layer(x) + more if i == 0 else layer(x)
+        return self.rest(self.layers[0](x) + more)
+
+    def rest(self, x: Float[Array, "*batch F"]) -> Float[Array, "*batch P"]:
+        """Outputs for what comes out of the first layer."""
+        for i in range(len(self.layers)):
+            x = self.layers[i](x) if i else x
             x = jax.nn.relu(self.norms[i](x) if self.norms else x)
         return self.out(x)
 
@@ -58,7 +62,7 @@ class Actor(eqx.Module):
         trunk = Trunk((encoder.size, *net.trunk), head.size)
         (self.encoder, self.trunk), self.head = initialised((encoder, trunk), key), head
 
-    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch P"]:
+    def __call__(self, obs: Seen) -> Float[Array, "*batch P"]:
         """Parameters of the distribution of the action."""
         return self.trunk(self.encoder(obs))
 
@@ -76,9 +80,17 @@ class Critic(eqx.Module):
         action = Dense(2, net.trunk[0], bias=False)
         self.encoder, self.action, self.trunk = initialised((encoder, action, trunk), key)
 
-    def __call__(self, obs: Float32[Array, "*batch D"], u: Float[Array, "*batch 2"]) -> Float[Array, "*batch"]:
+    def __call__(self, obs: Seen, u: Float[Array, "*batch 2"]) -> Float[Array, "*batch"]:
         """Value of the action."""
-        return self.trunk(self.encoder(obs), self.action(u))[..., 0]
+        return self.valued(self.encoded(obs), u)
+
+    def encoded(self, obs: Seen) -> Float[Array, "*batch F"]:
+        """What the value of any action needs of the observation."""
+        return self.trunk.layers[0](self.encoder(obs))
+
+    def valued(self, encoded: Float[Array, "*batch F"], u: Float[Array, "*batch 2"]) -> Float[Array, "*batch"]:
+        """Value of the action, given what `encoded` makes of the observation."""
+        return self.trunk.rest(encoded + self.action(u))[..., 0]
 
 
 class QNetwork(eqx.Module):
@@ -92,6 +104,6 @@ class QNetwork(eqx.Module):
         trunk = Trunk((encoder.size, *net.trunk), actions, norm=True)
         self.encoder, self.trunk = initialised((encoder, trunk), key)
 
-    def __call__(self, obs: Float32[Array, "*batch D"]) -> Float[Array, "*batch A"]:
+    def __call__(self, obs: Seen) -> Float[Array, "*batch A"]:
         """Values of all actions."""
         return self.trunk(self.encoder(obs))
