@@ -1,8 +1,9 @@
 """A study: a paper's claim, how it is tested and judged, and the evidence and report of a run."""
 
+import copy
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,8 +119,9 @@ def run_study(study: Study, config: StudyConfig) -> tuple[Evidence, Verdict]:
     """
     meter = Meter(reset_peak=True)
     with kept(config.executor) as executor:
-        config = replace(config, executor=executor)
-        values = to_json(study.run(config), study.name)
+        with_workers = copy.copy(config)  # `replace` would count what is reused elsewhere
+        object.__setattr__(with_workers, "executor", executor)
+        values = to_json(study.run(with_workers), study.name)
     if not isinstance(values, dict):
         raise ConfigError(f"study {study.name}: run must return a dict, got {type(values).__name__}")
     cost = meter.read() + config.parts.reused
