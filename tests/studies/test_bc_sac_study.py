@@ -67,10 +67,22 @@ def test_tuning_sees_validation_scenes_only_and_freezes_the_least_failure_star(t
     config = StudyConfig("full", None, 0, tmp_path)
     frozen, tuning, _ = study.prepare(config, FULL, tmp_path)
     assert {arm: frozen[arm][FIELDS[arm]] for arm in FIELDS} == best
-    assert frozen["bc-sac"]["temperature"] == frozen["sac-progress"]["temperature"] == 0.05
+    assert (frozen["bc-sac"]["temperature"], frozen["sac-progress"]["temperature"]) == (0.02, 0.05)
     assert len(tuning) == sum(map(len, GRIDS.values()))
     assert not any("test" in name for name in asked)
     assert (config.parts.directory / "frozen.json").exists()
+
+
+@pytest.mark.parametrize("size", ["smoke", "quick", "full"])
+def test_pieces_cover_all_seeds_once_and_arms_take_turns(size):
+    scale = study.SCALES[size]
+    turns = study._turns(scale)
+    for arm in scale.arms:
+        seeds = [seed for who, group in turns if who == arm for seed in group]
+        assert tuple(sorted(seeds)) == study._seeds(scale, arm)
+    assert [arm for arm, _ in turns[: len(scale.arms)]] == sorted(scale.arms, key=study._SLOW.index)
+    tuned = {arm: len(group) for arm, group in turns if scale.tuning and arm in GRIDS}
+    assert set(tuned.values()) <= {len(study.TUNING_SEEDS)}
 
 
 def test_arms_differ_in_what_they_are_named_for():

@@ -20,12 +20,12 @@ from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene
 from gleanings.studies._bc_sac_scenes import Shard, load_bank, load_demos
 
-CAPACITY, RATE, LONG, NO_ENTROPY = 4096, 3e-3, 4, 1e-6
+CAPACITY, RATE, LONG, NO_ENTROPY = 4096, 3e-3, 8, 1e-6
 """Episodes that a replay holds; learning rate of SAC and BC-SAC; times the steps of BC that BC trained for long makes;
 a temperature without effect."""
 Learner = BCConfig | BCSACConfig
 FIELDS = {"bc": "learning_rate", "sac": "temperature", "bc-sac": "imitation_weight", "sac-progress": "progress_weight"}
-"""What is tuned of an arm; BC-SAC and SAC with progress take the temperature found for SAC."""
+"""What is tuned of an arm; SAC with progress takes the temperature found for SAC."""
 GRIDS = {
     "bc": (3e-4, 1e-3, 2e-3, 4e-3, 8e-3),
     "sac": (0.002, 0.005, 0.02, 0.05, 0.1),

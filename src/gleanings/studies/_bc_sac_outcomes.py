@@ -23,7 +23,7 @@ PARTS = {
 """Groups of scenes: set and mask within it. `hard` is the hardest tenth."""
 NAMES = {
     "bc": "BC",
-    "bc-long": "BC, 4 x the steps",
+    "bc-long": "BC, 8 x the steps",
     "sac": "SAC",
     "bc-sac": "BC-SAC",
     "sac-progress": "SAC, progress",

@@ -23,7 +23,7 @@ from gleanings.driving.store import load_compiled, save_scenes
 Shard = tuple[str, int]
 """What the scenes of a shard are for, and the seed of their hazards; each has maps of its own."""
 _DEMOS = "demos.npz"
-SPLITS = {"train": 5000, "validation": 6000, "calibration": 7000, "test": 8000}
+SPLITS = {"train": 5500, "validation": 6500, "calibration": 7500, "test": 8500}
 """First seed of each split, from the study's seed on."""
 
 

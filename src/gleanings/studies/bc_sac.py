@@ -25,12 +25,12 @@ from gleanings.studies._pieces import Pieces, compute
 TUNING_SEEDS = (1000, 1001)
 ARMS = ("bc", "bc-long", "sac", "bc-sac", "sac-progress", "bc-shuffled", "bc-sac-null")
 _SLOW = ("bc-sac", "sac", "bc-sac-null", "sac-progress", "bc-long", "bc", "bc-shuffled")  # the slowest start first
-FEWER = {"bc-long": 3, "sac-progress": 2, "bc-shuffled": 2, "bc-sac-null": 3}
+FEWER = {"bc-long": 3, "sac-progress": 4, "bc-shuffled": 2, "bc-sac-null": 3}
 """Arms without a hypothesis, and their seeds at most."""
 COMMITTED = {
     "bc": {"learning_rate": 8e-3},
     "sac": {"temperature": 0.1},
-    "bc-sac": {"imitation_weight": 0.3, "temperature": 0.1},
+    "bc-sac": {"imitation_weight": 0.3, "temperature": 0.02},
     "sac-progress": {"progress_weight": 0.01, "temperature": 0.1},
 }
 """What the last full run froze; sizes that do not tune take it."""
@@ -58,7 +58,7 @@ class Scale:
 SCALES = {
     "smoke": Scale(16, 0, 32, 32, 32, 16, 2, Effort(1, 4, 4, 16), ("bc", "sac", "bc-sac"), shard=32, fine=16),
     "quick": Scale(416, 0, 416, 416, 208, 150, 3, Effort(6, 128, 160, 128), ("bc", "sac", "bc-sac", "bc-shuffled")),
-    "full": Scale(4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(16, 256, 160), ARMS, tuning=Effort(4, 256, 160)),
+    "full": Scale(4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(18, 256, 160), ARMS, tuning=Effort(9, 256, 160)),
 }
 _DECK, _SHARED = 13, 16  # kinds of a round of hazards, rounds on one map
 
@@ -115,8 +115,7 @@ def _tune(
         best = min((row for row in rows if row["arm"] == arm), key=lambda row: sum(row["failure_star"]))
         frozen[arm][FIELDS[arm]] = best["value"]
     if "sac" in arms:
-        for arm in ("bc-sac", "sac-progress"):
-            frozen[arm]["temperature"] = frozen["sac"]["temperature"]
+        frozen["sac-progress"]["temperature"] = frozen["sac"]["temperature"]
     return rows
 
 
@@ -171,8 +170,10 @@ def _seeds(scale: Scale, arm: str) -> tuple[int, ...]:
 
 
 def _groups(scale: Scale, arm: str) -> list[tuple[int, ...]]:
-    """The seeds of an arm by pieces, of as many as in the tuning, so that these share its compiled programs."""
-    seeds, size = _seeds(scale, arm), len(TUNING_SEEDS) if scale.tuning else scale.seeds
+    """The seeds of an arm by pieces; of an arm that was tuned as many as there, so that they share its programs."""
+    seeds, size = _seeds(scale, arm), scale.seeds
+    if scale.tuning and arm in GRIDS:
+        size = len(TUNING_SEEDS)
     return [seeds[first : first + size] for first in range(0, len(seeds), size)]
 
 
