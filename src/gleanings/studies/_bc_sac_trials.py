@@ -1,5 +1,6 @@
 """What the arms and controls of the study bc-sac do in the test scenes, and clips of where they fail."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def packed(flags: Bool[np.ndarray, " C"]) -> str:
 
 
 def pick_clips(
-    found: dict[str, dict[str, Any]], score: Float[np.ndarray, " C"], names: list[str]
+    found: dict[str, dict[str, Any]], score: Sequence[float] | Float[np.ndarray, " C"], names: list[str]
 ) -> list[tuple[str, str]]:
     """Scenes to show, by name, and why: of the first seed, by score and then name; none twice."""
     order = sorted(range(len(names)), key=lambda i: (-score[i], names[i]))
