@@ -28,9 +28,9 @@ _SLOW = ("bc-sac", "sac", "bc-sac-null", "sac-progress", "bc-long", "bc", "bc-sh
 FEWER = {"bc-long": 3, "sac-progress": 4, "bc-shuffled": 2, "bc-sac-null": 3}
 """Arms without a hypothesis, and their seeds at most."""
 COMMITTED = {
-    "bc": {"learning_rate": 8e-3},
+    "bc": {"learning_rate": 4e-3},
     "sac": {"temperature": 0.1},
-    "bc-sac": {"imitation_weight": 0.3, "temperature": 0.02},
+    "bc-sac": {"imitation_weight": 0.03, "temperature": 0.02},
     "sac-progress": {"progress_weight": 0.01, "temperature": 0.1},
 }
 """What the last full run froze; sizes that do not tune take it."""
