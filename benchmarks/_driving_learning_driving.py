@@ -33,7 +33,7 @@ def measure_driving(bank: Any, environments: int, count: int, report: Callable[[
     cpu, wall = _medians(lambda: actor(state, bank, jax.random.key(1)), count)
     report({"case": _COLLECT, "environments": environments, **_rates(decisions, cpu, wall)})
 
-    driver, scenes = bc_sac.driver(config, state), min(_SCENES // _CALLS, len(bank.start))
+    driver, scenes = bc_sac.Driver(state.average), min(_SCENES // _CALLS, len(bank.start))
     some = jax.tree.map(lambda leaf: leaf[:scenes], bank)
     cpu, wall = _medians(lambda: np.asarray(drive(world, some, driver, jax.random.key(2)).reward), count)
     seconds = {"cpu_s_of_2000": round(cpu * _SCENES / scenes, 2), "wall_s_of_2000": round(wall * _SCENES / scenes, 2)}

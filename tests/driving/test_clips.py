@@ -20,6 +20,7 @@ SPEAK = """
 const figures = [...document.querySelectorAll("figure.gleanings-clip")], said = {};
 const pictures = () => figures.map((one) => [...one.querySelectorAll("canvas")].map((c) => c.toDataURL()));
 const before = pictures(), slider = figures[1].querySelector("input");
+said.opened = figures.map((one) => one.dataset.frame);
 said.panels = before.map((one) => one.length);
 slider.value = 30; slider.dispatchEvent(new Event("input"));
 const after = pictures();
@@ -114,6 +115,7 @@ def test_several_clips_play_on_one_page(scene: Scene, tmp_path: Path, browser) -
     said = json.loads(re.search(r'<pre id="said">(.*?)</pre>', out)[1])
     assert not console
     assert said == {
+        "opened": ["0", "20"],
         "panels": [1, 2],
         "frames": ["0", "30"],
         "other": True,

@@ -27,7 +27,8 @@ def clip_fragment(
 
     The view follows the ego, whose log is a ghost. What does not leave the log is stored once. first: state index of
     row 0 (None: `scene.start`). every: steps of the scene from row to row. marks: row from which on a rollout is drawn
-    as failed. ConfigError: no rollouts, one of another scene, or more than 60 KB (crop the scene, or show fewer).
+    as failed; the clip opens at the first of them. ConfigError: no rollouts, one of another scene, or more than 60 KB
+    (crop the scene, or show fewer).
     """
     start, slots, log = int(scene.start) if first is None else first, _slots(scene), _numpy(scene.log)
     shown = {name: _numpy(rollout) for name, rollout in rollouts.items()}

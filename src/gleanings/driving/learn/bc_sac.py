@@ -256,11 +256,6 @@ def act(
     return head.mode(params) if key is None else head.sample(params, key)[0]
 
 
-def driver(config: BCSACConfig, state: State, sample: bool = False) -> Driver:
-    """What drives scenes as the averaged actor of one seed does."""
-    return Driver(state.average, sample)
-
-
 def _noise(head: Head, rows: int, key: Array) -> Array:
     return jax.random.normal(key, (rows, *head.noise_shape))
 
