@@ -1,5 +1,6 @@
 """What the arms and controls of the study bc-sac do in the test scenes, and clips of where they fail."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from gleanings.driving.learn.episode_clips import episode_clips
 from gleanings.driving.learn.outcomes import THRESHOLDS, Outcomes, outcomes_of
 from gleanings.driving.learn.world import World
 from gleanings.driving.run import keep_programs
-from gleanings.driving.scene import name_of
+from gleanings.driving.scene import Scene, name_of
 from gleanings.studies._bc_sac_arms import load_driver
 from gleanings.studies._bc_sac_outcomes import unpacked
 from gleanings.studies._bc_sac_scenes import Shard, load_bank
@@ -47,7 +48,7 @@ def _outcomes(folder: Path, sets: Sets, others: Others, drivers: list[Any]) -> d
     """All scenes are driven once, as one bank, so that one program serves all sets."""
     keep_programs()
     names = tuple(dict.fromkeys(name for _, chosen in sets.values() for name in chosen))
-    bank = load_bank(folder, tuple(dict.fromkeys(shard for shards, _ in sets.values() for shard in shards)), names)
+    bank = _bank_of(folder, tuple(dict.fromkeys(shard for shards, _ in sets.values() for shard in shards)), names)
     world, held = World(WorldConfig(others=others)), jax.device_get(bank)
     driven = []
     for driver in drivers:
@@ -55,6 +56,12 @@ def _outcomes(folder: Path, sets: Sets, others: Others, drivers: list[Any]) -> d
         driven.append((outcomes_of(world, held, drives), np.asarray(drives.u)))
     place = {name: i for i, name in enumerate(names)}
     return {one: _told(driven, np.array([place[name] for name in chosen])) for one, (_, chosen) in sets.items()}
+
+
+@functools.lru_cache(maxsize=1)
+def _bank_of(folder: Path, shards: tuple[Shard, ...], names: tuple[str, ...]) -> Scene:
+    load_bank.cache_clear()  # of the training scenes, which a worker still holds
+    return load_bank.__wrapped__(folder, shards, names)
 
 
 def _told(driven: list[tuple[Outcomes, Any]], scenes: Int[np.ndarray, " C"]) -> dict[str, Any]:
