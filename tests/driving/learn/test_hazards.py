@@ -129,14 +129,14 @@ def test_a_scene_leaves_a_map_on_which_the_expert_keeps_failing_or_that_has_no_r
 
 @pytest.mark.slow
 def test_every_kind_in_both_worlds():
-    """Over 60 scenes of all kinds: braking runs in the world of IDM too and fails before a follower, and few drop."""
+    """Over 60 scenes of all kinds: braking fails before a follower, seldom among others that react, and few drop."""
     scenes, discards = make_hazards(seed=11, count=64)
     assert discards.share() < 0.2
     ran = [replay(World(WorldConfig(others="idm")), scenes[k : k + 16], braking(scenes[k : k + 16])) for k in (0, 16)]
-    assert 0 < np.mean(ran) < 1
     followed = np.array([_follower(scene) is not None for scene in scenes])
     failed = np.concatenate(
         [replay(World(WorldConfig()), scenes[k : k + 16], braking(scenes[k : k + 16])) for k in range(0, 64, 16)]
     )
     assert followed.mean() > 0.35
     assert failed[followed].mean() >= 0.85
+    assert np.mean(ran) < failed[:32].mean() / 2
