@@ -93,6 +93,9 @@ def _widths(observe: ObserveConfig) -> tuple[int, int, int, int, int]:
 class Encoder(eqx.Module):
     """Flat observation -> features."""
 
+    observe: eqx.AbstractVar[ObserveConfig]
+    use_route: eqx.AbstractVar[bool]
+
     @property
     @abc.abstractmethod
     def size(self) -> int:
@@ -100,7 +103,7 @@ class Encoder(eqx.Module):
 
     def prepared(self, obs: Float32[Array, "*batch D"]) -> Seen:
         """What needs no weights; taken in place of observations, so that several networks can share it."""
-        return obs
+        return inputs(obs, self.observe, self.use_route)
 
     @abc.abstractmethod
     def __call__(self, obs: Seen) -> Float[Array, "*batch F"]:
@@ -163,13 +166,9 @@ class DeepSetEncoder(Encoder):
         """7 widths, and 5 numbers for each point of the route."""
         return 7 * self.ego.weight.shape[-1] + (_widths(self.observe)[4] + 1) * self.observe.route
 
-    def prepared(self, obs: Float32[Array, "*batch D"]) -> Inputs:
-        """Scaled features."""
-        return inputs(obs, self.observe, self.use_route)
-
     def __call__(self, obs: Seen) -> Float[Array, "*batch F"]:
         """Features of observations."""
-        seen = obs if isinstance(obs, Inputs) else self.prepared(obs)
+        seen = obs if isinstance(obs, Inputs) else inputs(obs, self.observe, self.use_route)
         groups = (seen.others, seen.road, seen.lights)
         pooled = [net(group) for net, group in zip(self.sets, groups, strict=True)]
         route = [seen.path.rows.reshape(*seen.ego.shape[:-1], -1), seen.path.mask.astype(jnp.float32)]
@@ -258,10 +257,6 @@ class AttentionEncoder(Encoder):
         """The width."""
         return self.last.scale.shape[-1]
 
-    def prepared(self, obs: Float32[Array, "*batch D"]) -> Inputs:
-        """Scaled features."""
-        return inputs(obs, self.observe, self.use_route)
-
     def __call__(self, obs: Seen) -> Float[Array, "*batch F"]:
         """Features of observations."""
         tokens, mask = self.tokens_of(obs)
@@ -272,7 +267,7 @@ class AttentionEncoder(Encoder):
 
     def tokens_of(self, obs: Seen) -> tuple[Float[Array, "*batch S W"], Bool[Array, "*batch S"]]:
         """Tokens and which there are; the ego, the first, always is."""
-        seen = obs if isinstance(obs, Inputs) else self.prepared(obs)
+        seen = obs if isinstance(obs, Inputs) else inputs(obs, self.observe, self.use_route)
         ego = Group(seen.ego[..., None, :], jnp.ones((*seen.ego.shape[:-1], 1), bool))
         groups = [ego, seen.others, seen.road, seen.lights, seen.path]
         rows = [layer(group.rows) for layer, group in zip(self.groups, groups, strict=True)]
@@ -292,6 +287,10 @@ class FlatEncoder(Encoder):
     def size(self) -> int:
         """D."""
         return observation_size(self.observe)
+
+    def prepared(self, obs: Float32[Array, "*batch D"]) -> Float32[Array, "*batch D"]:
+        """The observation: scaling it is one product."""
+        return obs
 
     def __call__(self, obs: Seen) -> Float[Array, "*batch D"]:
         """Features of observations."""
