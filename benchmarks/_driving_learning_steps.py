@@ -33,7 +33,7 @@ def measure_steps(bank: Any, quick: bool, report: Callable[[Row], None]) -> None
         configs = {"sac": sac_config(net=net, batch=batch), "bc-sac": BCSACConfig(net=net, batch=batch)}
         programs, shapes = {}, []
         for algorithm, config in configs.items():
-            small = replace(config, capacity=CONFIG.capacity, environments=CONFIG.environments)
+            small = replace(config, capacity=CONFIG.capacity, environments=CONFIG.environments, gradient_steps=STEPS)
             programs[algorithm], shapes = _program(small, replay)
         flop = 2 * sum(multiply_adds(shape) for shape in shapes)
         samples = interleave({**programs, "products": timer(products(shapes))}, count)
@@ -92,9 +92,7 @@ def _program(config: BCSACConfig, replay: Replay) -> tuple[Callable[[int], list[
 
     @jax.jit
     def run(state: Any, replay: Any, demos: Any) -> Any:
-        key = jax.random.key(2)
-        step = lambda state, i: bc_sac.gradient_step(config, state, replay, demos, jax.random.fold_in(key, i))  # noqa: E731
-        return jax.lax.scan(step, state, jnp.arange(STEPS))
+        return bc_sac.gradient_steps(config, state, replay, demos, jax.random.key(2))
 
     learner = bc_sac.without_replay(state)
     rows = jnp.zeros((config.batch, world.observation_size))

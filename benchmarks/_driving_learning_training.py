@@ -1,14 +1,14 @@
 """Training with SAC on the same scenes, beside stable-baselines3 and rejax: speed, and the return at equal steps.
 
 All have a policy and two critics of two layers of 128 on the flat observation, batches of 256, a gradient step per 16
-decisions, and the same rates. Ours alone has layer normalisation in the critics and scales what it sees; rejax alone
-tunes the temperature. Beside that with a small observation, and with batches of 64: products, which every side has to
-pay, leave more to win there.
+decisions, and the same rates. Ours alone scales what it sees; rejax alone tunes the temperature. A row beside them has
+layer normalisation in the critics, which is our default and neither peer has. Beside that with a small observation, and
+with batches of 64: products, which every side has to pay, leave more to win there.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from gleanings.driving.learn.world import World
 FOLDER = Path(__file__).parent
 SOURCE = FOLDER.parent / "src"
 OWN, SB3, REJAX = "gleanings", "stable-baselines3", "rejax"
+NORMALISED = "gleanings, layer normalisation"
 VARIABLES = {SB3: "GLEANINGS_SB3_PYTHON", REJAX: "GLEANINGS_REJAX_PYTHON"}
 WORKERS = {SB3: FOLDER / "peers" / "sb3_peers.py", REJAX: FOLDER / "peers" / "rejax_peers.py"}
 EVERY = 16  # decisions for one gradient step
@@ -42,7 +43,7 @@ SETTINGS = {
     "batch 64": (_SEEN, 64),
 }
 """Observation and rows of a gradient step, by name."""
-NET = NetConfig(encoder="flat", trunk=(128, 128))
+NET = NetConfig(encoder="flat", trunk=(128, 128), norm=False)
 BOUND = "products alone"
 _TIMEOUT_S = 400.0
 
@@ -63,7 +64,8 @@ def measure_training(
             rows.append({"side": side, "setting": setting, **row})
             report(rows[-1])
 
-        keep(OWN, _own(world, bank, environments, iterations, batch))
+        keep(OWN, _own(NET, world, bank, environments, iterations, batch))
+        keep(NORMALISED, _own(replace(NET, norm=True), world, bank, environments, iterations, batch))
         common = {"source": str(SOURCE), "bank": str(path), "observe": asdict(observe), "batch": batch}
         keep(REJAX, _rejax(pythons.get(REJAX), common, environments, iterations))
         decisions = environments * world.config.horizon * iterations
@@ -73,10 +75,10 @@ def measure_training(
         keep(BOUND, _bound(world, batch, rows))
 
 
-def _own(world: World, bank: Any, environments: int, iterations: int, batch: int) -> Row:
+def _own(net: NetConfig, world: World, bank: Any, environments: int, iterations: int, batch: int) -> Row:
     decisions = environments * world.config.horizon
     config = sac_config(
-        net=NET,
+        net=net,
         batch=batch,
         learning_rate=3e-4,  # as the peers'
         environments=environments,

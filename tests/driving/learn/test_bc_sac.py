@@ -44,23 +44,24 @@ def tabular(process, discount, alpha):
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _tabular(rows, size, discount, alpha):
-    critics = bc_sac.Critics(Table(jnp.zeros((2, *size))))
+    critics = bc_sac.Critics((Table(jnp.zeros(size)), Table(jnp.zeros(size))))
     optimiser = optax.adam(0.03)
     state = critics, critics, Table(jnp.zeros(size)), optimiser.init(critics), optimiser.init(Table(jnp.zeros(size)))
 
-    def step(state, i):
+    noise = jnp.zeros((len(rows.reward), *GRID.noise_shape))  # a sum over all actions needs none
+
+    def step(state, _):
         critics, targets, actor, moments, actor_moments = state
-        key, again = jax.random.split(jax.random.fold_in(jax.random.key(0), i))
-        y = bc_sac.soft_targets(actor, targets, GRID, rows, alpha, discount, key)
+        y = bc_sac.soft_targets(actor, targets, GRID, rows, alpha, discount, noise)
         slope, _ = jax.grad(bc_sac.critic_loss, has_aux=True)(critics, rows, y)
         change, moments = optimiser.update(slope, moments)
         critics = optax.apply_updates(critics, change)
-        slope, _ = jax.grad(bc_sac.rl_loss, has_aux=True)(actor, critics, GRID, rows.obs, alpha, again)
+        slope, _ = jax.grad(bc_sac.rl_loss, has_aux=True)(actor, critics, GRID, rows.obs, alpha, noise)
         change, actor_moments = optimiser.update(slope, actor_moments)
         actor = optax.apply_updates(actor, change)
         return (critics, optax.incremental_update(critics, targets, 0.1), actor, moments, actor_moments), None
 
-    return jax.lax.scan(step, state, jnp.arange(3000))[0][0].each.values[0]
+    return jax.lax.scan(step, state, jnp.arange(3000))[0][0].each[0].values
 
 
 def test_tables_reach_soft_value_iteration():
@@ -84,16 +85,17 @@ def losses():
     keys = jax.random.split(jax.random.key(1), 3)
     head = bc_sac.make_head("gaussian")
     actor = Actor(NET, head, TINY, keys[0])
-    critics = bc_sac.Critics(jax.vmap(lambda key: Critic(NET, TINY, key))(keys[1:]))
+    critics = bc_sac.Critics(tuple(Critic(NET, TINY, key) for key in keys[1:]))
     labels = jax.device_put(toy_labels(32))
-    obs, key, alpha = labels.obs[::2], jax.random.key(2), jnp.float32(0.2)
+    obs, alpha = labels.obs[::2], jnp.float32(0.2)
+    noise = jax.random.normal(jax.random.key(2), (16, *head.noise_shape))
 
     @eqx.filter_jit
-    def compute(actor, critics, obs, labels, key):
+    def compute(actor, critics, obs, labels, noise):
         def value(actor, weights, scale=1.0, with_labels=True):
             given = labels if with_labels else None
             return bc_sac.actor_loss(
-                actor, lambda *row: scale * critics(*row), obs, given, weights, scale * alpha, jax.random.clone(key)
+                actor, lambda *row: scale * critics(*row), obs, given, weights, scale * alpha, noise
             )[0]
 
         grad = eqx.filter_grad(value)
@@ -102,7 +104,7 @@ def losses():
         slopes["bc"] = eqx.filter_grad(lambda a: bc_loss(a, labels.obs, labels.action, labels.mask)[0])(actor)
         return slopes, value(actor, (1.0, 0.3)), value(actor, (1.0, 2.1), 7.0)
 
-    return compute(actor, critics, obs, labels, key)
+    return compute(actor, critics, obs, labels, noise)
 
 
 def test_the_gradient_is_the_sum_of_both_terms(losses):
@@ -137,10 +139,10 @@ def sac(config, state, bank, key):
 
     def step(carry, i):
         actor, critics, targets, actor_moments, moments = carry
-        keys = jax.random.split(jax.random.fold_in(learn_key, i), 4)
-        rows = draw(replay, config.batch, keys[0])
-        y = bc_sac.soft_targets(actor, targets, head, rows, alpha, config.discount, keys[2])
-        slope, _ = jax.grad(bc_sac.rl_loss, has_aux=True)(actor, critics, head, rows.obs, alpha, keys[3])
+        drawn = bc_sac.chances(config, head, jax.random.fold_in(learn_key, i))
+        rows = draw(replay, drawn.rows)
+        y = bc_sac.soft_targets(actor, targets, head, rows, alpha, config.discount, drawn.target)
+        slope, _ = jax.grad(bc_sac.rl_loss, has_aux=True)(actor, critics, head, rows.obs, alpha, drawn.actor)
         moved, actor_moments = adam.update(slope, actor_moments)
         slope, _ = jax.grad(bc_sac.critic_loss, has_aux=True)(critics, rows, y)
         change, moments = adam.update(slope, moments)
@@ -229,7 +231,7 @@ def test_critics_reach_below_zero():
     """A penalty of 0.1 for ever, at a discount of 0.95, is worth -2."""
     labels = jax.device_put(toy_labels(32))
     rows = Rows(labels.obs, labels.action, jnp.full(32, -0.1), labels.obs)
-    critics = bc_sac.Critics(jax.tree.map(lambda leaf: leaf[None], Critic(NET, TINY, jax.random.key(0))))
+    critics = bc_sac.Critics((Critic(NET, TINY, jax.random.key(0)),))
     adam = optax.adam(1e-2)
 
     @jax.jit

@@ -1,5 +1,6 @@
 """Networks: every head with every encoder, sizes, and what critics can reach."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -62,6 +63,16 @@ def test_critics_take_many_actions_and_reach_values_of_both_signs():
     assert np.std(many, axis=1).min() > 1e-4
     assert np.std(many, axis=0).min() > 1e-4
     np.testing.assert_allclose(run(turned, ROWS, actions)[1], -one, atol=1e-6)
+
+
+def test_a_critic_without_normalisation_is_products_and_rectifiers():
+    critic = Critic(dataclasses.replace(net("flat"), norm=False), SMALL, jax.random.key(0))
+    u = np.random.default_rng(0).uniform(-1, 1, (len(ROWS), 2)).astype(np.float32)
+    first, second = critic.trunk.layers
+    rows, u = jax.device_put((ROWS, u))
+    hidden = np.maximum(critic.encoder(rows) @ first.weight + u @ critic.action.weight + first.bias, 0)
+    hidden = np.maximum(hidden @ second.weight + second.bias, 0)
+    np.testing.assert_allclose(critic(rows, u), (hidden @ critic.trunk.out.weight)[:, 0], atol=1e-5)
 
 
 def test_the_observation_is_encoded_once_for_many_actions():

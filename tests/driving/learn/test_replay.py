@@ -22,7 +22,7 @@ def episodes(first):
 
 @pytest.fixture(scope="module")
 def steps():
-    return jax.jit(write), jax.jit(lambda replay, key: draw(replay, 600, key))
+    return jax.jit(write), jax.jit(lambda replay, key: draw(replay, jax.random.bits(key, (600,), np.uint32)))
 
 
 @pytest.mark.parametrize("writes", [1, 2, 3, 4, 7])

@@ -76,11 +76,11 @@ def update(config: BCConfig, state: State, demos: Labelled, key: Key[Array, ""])
     """`gradient_steps` steps, each on `batch` rows drawn with replacement; metrics are means over the steps."""
     obs, action, mask = (jnp.asarray(part) for part in (demos.obs, demos.action, demos.mask))
 
-    def step(state: State, i: Array) -> tuple[State, Metrics]:
-        rows = jax.random.randint(jax.random.fold_in(key, i), (config.batch,), 0, len(obs))
+    def step(state: State, rows: Array) -> tuple[State, Metrics]:
         return _descend(config, state, obs[rows], action[rows], mask[rows])
 
-    state, metrics = jax.lax.scan(step, state, jnp.arange(config.gradient_steps))
+    rows = jax.random.randint(key, (config.gradient_steps, config.batch), 0, len(obs))
+    state, metrics = jax.lax.scan(step, state, rows)
     return state, {name: value.mean() for name, value in metrics.items()}
 
 

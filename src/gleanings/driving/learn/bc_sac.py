@@ -5,14 +5,14 @@ done factor; weights, temperature, rates and sizes are ours, since the paper doe
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Float32, Int32, Key
+from jaxtyping import Array, Float, Float32, Int32, Key, UInt32
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.learn._descent import averaged, descend, follow, make_optimiser
@@ -22,7 +22,7 @@ from gleanings.driving.learn.config import BCSACConfig
 from gleanings.driving.learn.encoders import Seen
 from gleanings.driving.learn.heads import Head, make_head
 from gleanings.driving.learn.networks import Actor, Critic
-from gleanings.driving.learn.replay import Replay, Rows, draw, drawn_below, make_replay, write
+from gleanings.driving.learn.replay import Replay, Rows, below, draw, make_replay, write
 from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Scene
 from gleanings.driving.state import SimState
@@ -30,30 +30,33 @@ from gleanings.driving.state import SimState
 ActorFn = Callable[[Any], Array]  # observation [D] -> parameters [P] of a head
 CriticFn = Callable[[Any, Array], Array]  # observation [D], u [2] -> value
 CriticsFn = Callable[[Any, Array], Array]  # observation [D], u [2] -> values [J]
+Encoded = tuple[Float[Array, "B ..."], ...]  # what each critic needs of the rows
 Scalar = Float32[Array, "*seeds"]
+Noise = Float32[Array, "B ..."]  # standard normal, as the head asks for it
 Metrics = dict[str, Array]
 _CRITICS = 2
 
 
 class Critics(eqx.Module):
-    """J critics with weights of their own, in one array for each layer; called, their values [J] of an action."""
+    """J critics with weights of their own; called, their values [J] of an action."""
 
-    each: CriticFn
+    each: tuple[CriticFn, ...]
 
     def __call__(self, obs: Seen, u: Float[Array, "2"]) -> Float[Array, " J"]:
-        return jax.vmap(lambda critic: critic(obs, u))(self.each)
+        return jnp.stack([critic(obs, u) for critic in self.each])
 
     def rows(self, obs: Seen, u: Float[Array, "B 2"]) -> Float[Array, "J B"]:
         """Values of an action in each of many states."""
-        return jax.vmap(lambda critic: critic(obs, u))(self.each)
+        return jnp.stack([critic(obs, u) for critic in self.each])
 
-    def encoded(self, obs: Seen) -> Float[Array, "B J F"]:
+    def encoded(self, obs: Seen) -> Encoded:
         """What each critic needs of many states."""
-        return jax.vmap(lambda critic: critic.encoded(obs), out_axes=1)(self.each)
+        return tuple(critic.encoded(obs) for critic in self.each)  # pyright: ignore[reportFunctionMemberAccess]
 
-    def valued(self, encoded: Float[Array, "J F"], u: Float[Array, "2"]) -> Float[Array, " J"]:
+    def valued(self, encoded: tuple[Float[Array, " F"], ...], u: Float[Array, "2"]) -> Float[Array, " J"]:
         """Values of an action in an encoded state."""
-        return jax.vmap(lambda critic, seen: critic.valued(seen, u))(self.each, encoded)
+        pairs = zip(self.each, encoded, strict=True)
+        return jnp.stack([critic.valued(seen, u) for critic, seen in pairs])  # pyright: ignore[reportFunctionMemberAccess]
 
 
 class State(eqx.Module):
@@ -71,6 +74,15 @@ class State(eqx.Module):
     alpha_moments: optax.OptState
     replay: Replay | None
     step: Int32[Array, "*seeds"]
+
+
+class Chances(NamedTuple):
+    """Random numbers of a gradient step: which rows and labels are drawn, and the noise of their actions."""
+
+    rows: UInt32[Array, " B"]
+    labels: UInt32[Array, " B"]
+    target: Noise
+    actor: Noise
 
 
 class Driver(eqx.Module):
@@ -94,14 +106,14 @@ def soft_targets(
     rows: Rows,
     alpha: Scalar,
     discount: float,
-    key: Key[Array, ""],
+    noise: Noise,
 ) -> Float32[Array, " B"]:
-    """r + discount E_u'[min_j Qbar_j(s', u') - alpha log pi(u' | s')], u' as the head draws it; no state ends."""
+    """r + discount E_u'[min_j Qbar_j(s', u') - alpha log pi(u' | s')], u' as the head makes it; no state ends."""
 
     def cost(obs: Seen, noise: Array) -> Array:
         return head.actor_loss_at(actor(obs), _least(targets, obs), alpha, noise)
 
-    return rows.reward - discount * jax.vmap(cost)(rows.next_obs, _noise(head, len(rows.reward), key))
+    return rows.reward - discount * jax.vmap(cost)(rows.next_obs, noise)
 
 
 def critic_loss(critics: Critics, rows: Rows, target: Float32[Array, " B"]) -> tuple[Scalar, Float32[Array, " J"]]:
@@ -116,8 +128,8 @@ def rl_loss(
     head: Head,
     obs: Seen,
     alpha: Scalar,
-    key: Key[Array, ""],
-    encoded: Float[Array, "B ..."] | None = None,
+    noise: Noise,
+    encoded: Encoded | None = None,
 ) -> tuple[Scalar, Scalar]:
     """Mean over rows of E_u[alpha log pi(u | s) - min_j Q_j(s, u)], and of E_u[log pi(u | s)].
 
@@ -130,7 +142,7 @@ def rl_loss(
 
     params = actor(obs)
     seen = obs if encoded is None else encoded
-    loss, log_prob = jax.vmap(terms)(seen, params, _noise(head, len(params), key))
+    loss, log_prob = jax.vmap(terms)(seen, params, noise)
     return loss.mean(), log_prob.mean()
 
 
@@ -141,8 +153,8 @@ def actor_loss(
     labels: Labelled | None,
     weights: tuple[float, float | Scalar],
     alpha: Scalar,
-    key: Key[Array, ""],
-    encoded: Float[Array, "B ..."] | None = None,
+    noise: Noise,
+    encoded: Encoded | None = None,
 ) -> tuple[Scalar, Metrics]:
     """weights[0] * `rl_loss` on replayed rows + weights[1] * `bc_loss` on demonstrated ones, and what they are made of.
 
@@ -150,7 +162,7 @@ def actor_loss(
     """
     loss, parts = jnp.zeros(()), {}
     if weights[0] != 0:
-        rl, log_prob = rl_loss(actor, critics, actor.head, obs, alpha, key, encoded)
+        rl, log_prob = rl_loss(actor, critics, actor.head, obs, alpha, noise, encoded)
         loss = weights[0] * rl
         parts |= {"actor/entropy": -log_prob, "actor/q": alpha * log_prob - rl}
     if labels is not None:
@@ -170,7 +182,7 @@ def init(config: BCSACConfig, world: World, key: Key[Array, ""]) -> State:
     actor_key, critic_key = jax.random.split(key)
     observe, optimiser = world.config.observe, make_optimiser(config)
     actor = Actor(config.net, make_head(config.head, config.components), observe, actor_key)
-    critics = Critics(jax.vmap(lambda key: Critic(config.net, observe, key))(jax.random.split(critic_key, _CRITICS)))
+    critics = Critics(tuple(Critic(config.net, observe, key) for key in jax.random.split(critic_key, _CRITICS)))
     log_alpha = jnp.log(jnp.float32(config.temperature))
     return State(
         actor,
@@ -205,35 +217,51 @@ def update(
     assert state.replay is not None
     replay = write(state.replay, episodes)
 
-    def step(state: State, i: Array) -> tuple[State, Metrics]:
-        return gradient_step(config, state, replay, labels, jax.random.fold_in(learn_key, i))
-
-    learner, metrics = lax.scan(step, without_replay(state), jnp.arange(config.gradient_steps))
+    learner, metrics = gradient_steps(config, without_replay(state), replay, labels, learn_key)
     return _with_replay(learner, replay), stats | {name: value.mean() for name, value in metrics.items()}
 
 
-def gradient_step(
+def gradient_steps(
     config: BCSACConfig, state: State, replay: Replay, demos: Labelled | None, key: Key[Array, ""]
+) -> tuple[State, Metrics]:
+    """All `gradient_step`s of an iteration, and the metrics of each. `state` comes without its replay.
+
+    Their random numbers are made at once: step by step, a CPU would take longer for them than for the optimiser.
+    """
+    head = state.actor.head
+    drawn = jax.vmap(lambda i: chances(config, head, jax.random.fold_in(key, i)))(jnp.arange(config.gradient_steps))
+    return lax.scan(lambda state, one: gradient_step(config, state, replay, demos, one), state, drawn)
+
+
+def chances(config: BCSACConfig, head: Head, key: Key[Array, ""]) -> Chances:
+    """Random numbers of a gradient step."""
+    row_key, label_key, target_key, actor_key = jax.random.split(key, 4)
+    rows, labels = (jax.random.bits(key, (config.batch,), jnp.uint32) for key in (row_key, label_key))
+    shape = (config.batch, *head.noise_shape)
+    return Chances(rows, labels, jax.random.normal(target_key, shape), jax.random.normal(actor_key, shape))
+
+
+def gradient_step(
+    config: BCSACConfig, state: State, replay: Replay, demos: Labelled | None, drawn: Chances
 ) -> tuple[State, Metrics]:
     """One step of critics, targets, actor and, if it is tuned, temperature; `state.replay` is left alone.
 
     The actor learns from the critics as they were, whose encoding of the rows then serves both losses.
     """
-    row_key, label_key, target_key, actor_key = jax.random.split(key, 4)
-    rows = draw(replay, config.batch, row_key)
+    rows = draw(replay, drawn.rows)
     prepared = state.actor.encoder.prepared
     rows = rows._replace(obs=prepared(rows.obs), next_obs=prepared(rows.next_obs))
-    labels = None if demos is None else _drawn(state.actor, demos, config.batch, label_key)
+    labels = None if demos is None else _drawn(state.actor, demos, drawn.labels)
     alpha, optimiser, head = jnp.exp(state.log_alpha), make_optimiser(config), state.actor.head
 
-    target = soft_targets(state.actor, state.targets, head, rows, alpha, config.discount, target_key)
+    target = soft_targets(state.actor, state.targets, head, rows, alpha, config.discount, drawn.target)
     (loss, q), slope = eqx.filter_value_and_grad(critic_loss, has_aux=True)(state.critics, rows, target)
     critics, critic_moments = descend(optimiser, state.critics, slope, state.critic_moments)
     targets = follow(state.targets, critics, config.target_rate)
 
-    weights = (config.rl_weight, state.imitation_weight)
+    weights, encoded = (config.rl_weight, state.imitation_weight), state.critics.encoded(rows.obs)
     (_, parts), slope = eqx.filter_value_and_grad(actor_loss, has_aux=True)(
-        state.actor, state.critics.valued, rows.obs, labels, weights, alpha, actor_key, state.critics.encoded(rows.obs)
+        state.actor, state.critics.valued, rows.obs, labels, weights, alpha, drawn.actor, encoded
     )
     actor, actor_moments = descend(optimiser, state.actor, slope, state.actor_moments)
 
@@ -256,10 +284,6 @@ def act(
     return head.mode(params) if key is None else head.sample(params, key)[0]
 
 
-def _noise(head: Head, rows: int, key: Array) -> Array:
-    return jax.random.normal(key, (rows, *head.noise_shape))
-
-
 def _least(critics: CriticsFn, obs: Any) -> Callable[[Array], Array]:
     return lambda u: critics(obs, u).min()
 
@@ -270,8 +294,8 @@ class _Labels(eqx.Module):
     mask: Array
 
 
-def _drawn(actor: Actor, demos: Labelled, batch: int, key: Array) -> _Labels:
-    rows = drawn_below(demos.obs.shape[0], batch, key)
+def _drawn(actor: Actor, demos: Labelled, bits: Array) -> _Labels:
+    rows = below(demos.obs.shape[0], bits)
     obs, action, mask = (jnp.asarray(field)[rows] for field in (demos.obs, demos.action, demos.mask))
     return _Labels(actor.encoder.prepared(obs), action, mask)
 

@@ -104,6 +104,8 @@ class NetConfig:
     """Learned latents that attend."""
     blocks: int = 2
     """Blocks of cross and self attention."""
+    norm: bool = True
+    """Layer normalisation in the hidden layers of critics and Q-networks."""
     use_route: bool = True
     """Whether the route is seen; if not its rows are masked, with as many parameters."""
 

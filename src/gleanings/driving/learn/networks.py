@@ -76,7 +76,7 @@ class Critic(eqx.Module):
 
     def __init__(self, net: NetConfig, observe: ObserveConfig, key: Key[Array, ""]) -> None:
         encoder = make_encoder(net, observe)
-        trunk = Trunk((encoder.size, *net.trunk), 1, norm=True)
+        trunk = Trunk((encoder.size, *net.trunk), 1, norm=net.norm)
         action = Dense(2, net.trunk[0], bias=False)
         self.encoder, self.action, self.trunk = initialised((encoder, action, trunk), key)
 
@@ -101,7 +101,7 @@ class QNetwork(eqx.Module):
 
     def __init__(self, net: NetConfig, observe: ObserveConfig, actions: int, key: Key[Array, ""]) -> None:
         encoder = make_encoder(net, observe)
-        trunk = Trunk((encoder.size, *net.trunk), actions, norm=True)
+        trunk = Trunk((encoder.size, *net.trunk), actions, norm=net.norm)
         self.encoder, self.trunk = initialised((encoder, trunk), key)
 
     def __call__(self, obs: Seen) -> Float[Array, "*batch A"]:
