@@ -43,6 +43,7 @@ def made_up(
     noise: float = 0.5,
     without: tuple[str, ...] = (),
     size: str = "full",
+    given: int = 0,
 ) -> Evidence:
     """Evidence in which each seed of an arm fails in as many scenes as `rates` say, plus `swing` (sd over seeds).
 
@@ -55,9 +56,11 @@ def made_up(
     scenes["all"] |= {"rank": rank.tolist(), "easy": packed(rank < 0.5)}
     scenes["all"] |= {"top50": packed(rank >= 0.5), "top10": packed(rank >= 0.9)}
     scenes["hard"] |= {"names": [f"hazard-{i}" for i in range(hard)], "top3": packed(np.arange(hard) >= 0.7 * hard)}
+    if given:
+        scenes["given"] = _scenes(given, 0) | {"names": [f"log/{i}" for i in range(given)], "kind": ["given"] * given}
     arms = {name: _arm(name, chosen[name], scenes, seeds, (swing or {}).get(name, 0.01), noise) for name in RATES}
     for one in arms.values():
-        one["worlds"]["idm"] = {"hard": one["worlds"]["log"]["hard"]}
+        one["worlds"]["idm"] = {part: one["worlds"]["log"][part] for part in scenes if part != "all"}
     controls = {name: {"worlds": _arm(name, chosen[name], scenes, 1, 0.0, noise)["worlds"]} for name in CONTROLS}
     values = {
         "size": {"train": 4056, "validation": 500, "calibration": 1000, "pool": 9000, "seeds": seeds, "iterations": 24}
@@ -71,7 +74,6 @@ def made_up(
         "scenes": scenes,
         "arms": {name: one for name, one in arms.items() if name not in without},
         "controls": {name: one for name, one in controls.items() if name not in without},
-        "remedies": {},
         "clips": [{"scene": "hazard-3", "why": "BC-SAC fails", "file": "clips/3.html"}],
     }
     return Evidence("bc-sac", size, values, Cost(1.0, 1.0, 1.0), "2026-01-01", {"processor": "one"})
@@ -88,7 +90,7 @@ def _arm(
     rng = np.random.default_rng(sum(map(ord, name)))
     steps = rng.permutation(np.linspace(-1, 1, seeds)) if seeds > 1 else np.zeros(1)
     shift = swing * steps / (steps.std(ddof=1) if seeds > 1 else 1)
-    halves = {"hard": (rates[0],), "all": rates[1::-1]}
+    halves = {"hard": (rates[0],), "all": rates[1::-1], "given": (rates[0],)}
     found = {
         part: _outcomes(np.repeat(halves[part], len(one["kind"]) // len(halves[part])), rates, shift, noise, rng)
         for part, one in scenes.items()

@@ -57,7 +57,6 @@ def test_tenths_of_difficulty_average_to_all():
 
 def test_every_section_is_there_and_plots_come_first(tmp_path):
     evidence = made_up()
-    evidence.values["remedies"] = {"larger λ": evidence.values["arms"]["bc-sac"]}
     evidence.values["clips"].append({"scene": "b", "why": "both fail", "html": "<div id='clip'></div>"})
     evidence.values["clips"].append({"scene": "<c>", "why": "x", "file": 'clips/"c".html'})
     text = page(evidence, tmp_path)
@@ -65,7 +64,7 @@ def test_every_section_is_there_and_plots_come_first(tmp_path):
     assert '<a href="clips/&quot;c&quot;.html">&lt;c&gt;</a>' in text
     assert "<div id='clip'></div>" in text
     assert "|r|max = 0.1 x 0.05 / 3 = 0.0017" in text
-    assert "larger λ" in text
+    assert "Given logs" not in text
     assert "0.37" in text
     assert text.index("<svg") < text.index("<table")
     assert text.count("<svg") == 14
@@ -84,3 +83,16 @@ def test_a_tiny_run_and_one_without_extras_give_a_page(tmp_path):
         arm["curve"] = {"step": [0], "critic/loss": [None]}
     assert "Failure by difficulty" in page(evidence, tmp_path)
     assert pages.thumbnail(evidence).startswith("<svg")
+
+
+def test_given_logs_are_described_by_arm_and_world(tmp_path):
+    evidence = made_up(given=40, without=("bc-long", "sac-progress"))
+    evidence.values["arms"]["sac"]["worlds"].pop("idm")
+    text = page(evidence, tmp_path)
+    section = text[text.index("<h2>Given logs") :]
+    section = section[: section.index("<h2>", 5)]
+    assert "40 windows of 3 logs" in section
+    assert section.count("by IDM") == 4
+    rate = f"{100 * outcomes(evidence.values, 'bc-sac', 'failure', 'given').mean():.1f}"
+    assert f"{rate}\u00a0[" in section
+    assert "expert\u00a0replay" in section

@@ -7,12 +7,15 @@ import pytest
 
 from gleanings.core.errors import ConfigError
 from gleanings.core.study import StudyConfig, run_study
+from gleanings.driving.families import make_scenes
 from gleanings.driving.learn.config import BCConfig, BCSACConfig
 from gleanings.driving.learn.hazards import KINDS, SHARED, _deck
+from gleanings.driving.store import save_scenes
+from gleanings.studies import _bc_sac_scenes
 from gleanings.studies import bc_sac as study
 from gleanings.studies._bc_sac_arms import FIELDS, GRIDS, setup
 from gleanings.studies._bc_sac_outcomes import outcomes, unpacked
-from gleanings.studies._bc_sac_scenes import SPLITS, kinds_and_sites, load_bank, shards
+from gleanings.studies._bc_sac_scenes import SPLITS, kinds_and_sites, load_bank, make_given, shards
 from gleanings.studies._bc_sac_trials import packed, pick_clips
 
 FULL = study.SCALES["full"]
@@ -115,6 +118,37 @@ def test_clips_are_of_the_hardest_scenes_by_a_fixed_rule():
 def test_a_scene_that_is_gone_is_named(tmp_path):
     with pytest.raises(ConfigError, match="lacks scene 'merge-1-0'"):
         load_bank(tmp_path, (("test", 1),), ("merge-1-0",))
+
+
+def test_given_logs_are_driven_by_all_arms_in_both_worlds(tmp_path, monkeypatch):
+    names, logs = ["a/0-10", "a/1-10", "b/0-10"], ["a", "a", "b"]
+    asked: dict[str, tuple] = {}
+
+    def found(pieces, config):
+        asked.update({name: piece.args for name, piece in pieces.items()})
+        return {name: {"names": names, "logs": logs} if name == "given" else {"given": {}} for name in pieces}
+
+    monkeypatch.setattr(study, "compute", found)
+    scale = study.SCALES["quick"]
+    (tmp_path / "logs").touch()
+    driven, about = study._given(StudyConfig("quick", tmp_path / "logs", 0, tmp_path / "run"), scale, tmp_path)
+    assert set(driven) == {"controls"} | {f"{arm}-{world}" for arm in scale.arms for world in ("log", "idm")}
+    assert about == {"given": {"names": names, "kind": ["given"] * 3, "site": [0, 0, 1]}}
+    assert asked["given-sac-idm"][1] == {"given": ((study.GIVEN,), tuple(names))}
+    assert asked["given-sac-idm"][2:] == ("idm", "sac", (0, 1, 2))
+    assert study._given(StudyConfig("quick", None, 0, tmp_path / "none"), scale, tmp_path) == ({}, {})
+
+
+def test_given_logs_are_cut_and_thinned_evenly(tmp_path, monkeypatch):
+    save_scenes(tmp_path / "logs", make_scenes("merge", seed=0, count=2))
+    whole = make_given(tmp_path / "all", tmp_path / "logs")
+    assert len(whole["names"]) == len(set(whole["names"])) > 4
+    monkeypatch.setattr(_bc_sac_scenes, "MOST_GIVEN", 3)
+    few = make_given(tmp_path / "few", tmp_path / "logs")
+    assert 1 < len(few["names"]) <= 3
+    assert few["names"] == whole["names"][:: -(-len(whole["names"]) // 3)]
+    bank = load_bank(tmp_path / "few", (study.GIVEN,), tuple(few["names"]))
+    assert len(bank.start) == len(few["names"])
 
 
 @pytest.mark.slow

@@ -19,8 +19,9 @@ PARTS = {
     "top50": ("all", "top50"),
     "hard": ("hard", ""),
     "top3": ("hard", "top3"),
+    "given": ("given", ""),
 }
-"""Groups of scenes: set and mask within it. `hard` is the hardest tenth."""
+"""Groups of scenes: set and mask within it. `hard` is the hardest tenth, `given` the user's logs."""
 NAMES = {
     "bc": "BC",
     "bc-long": "BC, 8 x the steps",
@@ -41,9 +42,8 @@ def unpacked(text: str, count: int) -> Bool[np.ndarray, " C"]:
 
 
 def found_by(values: dict[str, Any], who: str, part: str = "hard", world: str = "log") -> dict[str, Any]:
-    """What an arm, control or remedy did in the set of scenes that `part` belongs to."""
-    groups = (values["arms"], values["controls"], values.get("remedies", {}))
-    one = next(group[who] for group in groups if who in group)
+    """What an arm or control did in the set of scenes that `part` belongs to."""
+    one = next(group[who] for group in (values["arms"], values["controls"]) if who in group)
     return one["worlds"][world][PARTS[part][0]]
 
 
@@ -139,5 +139,5 @@ def points(interval: Interval) -> Interval:
 
 
 def named(who: str) -> str:
-    """An arm as the report calls it; controls and remedies keep their names."""
+    """An arm as the report calls it; controls keep their names."""
     return NAMES.get(who, who)

@@ -10,10 +10,12 @@ import numpy as np
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.learn.bank import make_bank
+from gleanings.driving.learn.cutting import learning_scenes
 from gleanings.driving.learn.demos import Demonstrations, make_demonstrations
 from gleanings.driving.learn.difficulty import Buckets, difficulty_scores, make_buckets
 from gleanings.driving.learn.evaluate import kind_of
 from gleanings.driving.learn.hazards import make_hazards
+from gleanings.driving.learn.split import log_id
 from gleanings.driving.learn.world import World
 from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene, name_of
@@ -22,6 +24,10 @@ from gleanings.driving.store import load_compiled, save_scenes
 
 Shard = tuple[str, int]
 """What the scenes of a shard are for, and the seed of their hazards; each has maps of its own."""
+GIVEN: Shard = ("given", 0)
+"""Scenes of the user's logs."""
+MOST_GIVEN = 400
+"""Of them, spread evenly over the logs' windows."""
 _DEMOS = "demos.npz"
 SPLITS = {"train": 5500, "validation": 6500, "calibration": 7500, "test": 8500}
 """First seed of each split, from the study's seed on."""
@@ -47,11 +53,28 @@ def make_shard(folder: Path, shard: Shard, count: int, calibration: Sequence[flo
         kept = make_buckets(scores, np.asarray(calibration), names).mask("top10")
     saved = [scene for scene, some in zip(scenes, kept, strict=True) if some]
     if saved:
-        bank = make_bank(saved)
-        alike = [jax.tree.map(lambda leaf, i=i: leaf[i], bank) for i in range(len(saved))]
-        save_scenes(folder, alike, stem=_stem(shard))
+        _save(folder, shard, saved)
     found = {"names": names, "scores": scores.tolist(), "saved": [n for n, k in zip(names, kept, strict=True) if k]}
     return found | {"drawn": dict(discards.drawn), "failed": dict(discards.failed)}
+
+
+def make_given(folder: Path, source: Path) -> dict[str, list[str]]:
+    """Cut logs into learning scenes and save at most `MOST_GIVEN`: their names, and the log of each.
+
+    ConfigError: they hold none; DataError: a file that cannot be read.
+    """
+    found = {name_of(scene): scene for scene in learning_scenes(str(source), evaluation=True)}
+    every = -(-len(found) // MOST_GIVEN)
+    _save(folder, GIVEN, list(found.values())[::every])
+    names = list(found)[::every]
+    return {"names": names, "logs": [log_id(name) for name in names]}
+
+
+def _save(folder: Path, shard: Shard, scenes: list[Scene]) -> None:
+    """Padded alike, so that few sizes are compiled."""
+    bank = make_bank(scenes)
+    alike = [jax.tree.map(lambda leaf, i=i: leaf[i], bank) for i in range(len(scenes))]
+    save_scenes(folder, alike, stem=_stem(shard))
 
 
 @functools.lru_cache(maxsize=2)

@@ -10,14 +10,24 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gleanings.core.errors import ConfigError
 from gleanings.core.study import Study, StudyConfig
+from gleanings.driving.learn.config import Others
 from gleanings.studies._bc_sac_arms import FIELDS, GRIDS, Effort, trained, tried
 from gleanings.studies._bc_sac_judge import judge
 from gleanings.studies._bc_sac_report import headline, render, thumbnail
-from gleanings.studies._bc_sac_scenes import demonstrated, joined, kinds_and_sites, make_shard, ranked, shards
+from gleanings.studies._bc_sac_scenes import (
+    GIVEN,
+    demonstrated,
+    joined,
+    kinds_and_sites,
+    make_given,
+    make_shard,
+    ranked,
+    shards,
+)
 from gleanings.studies._bc_sac_text import BIBTEX, CLAIM, DEVIATIONS, PAPER_FIGURE, PROTOCOL, RULE
 from gleanings.studies._bc_sac_trials import Sets, controlled, film, judged, packed, pick_clips
 from gleanings.studies._pieces import Pieces, compute
@@ -149,8 +159,13 @@ def tested(config: StudyConfig, scale: Scale, folder: Path, frozen: Any, data: A
     parts = [found[_name(shard)] for shard, _ in test]
     sets, scenes = _sets(scale, [shard for shard, _ in test], parts, data["calibration"])
     driven = compute(_drives(scale, folder, sets), config)
-    arms = {arm: _arm(scale, arm, found, driven) for arm in scale.arms}
-    controls = {name: {"worlds": {"log": rows}} for name, rows in driven["controls"].items()}
+    given, about = _given(config, scale, folder)
+    scenes |= about
+    arms = {arm: _arm(scale, arm, found, driven, given) for arm in scale.arms}
+    controls = {
+        name: {"worlds": {"log": rows | given.get("controls", {}).get(name, {})}}
+        for name, rows in driven["controls"].items()
+    }
     hard = {arm: arms[arm]["worlds"]["log"]["hard"] for arm in ("bc", "sac", "bc-sac")}
     picked = pick_clips(hard, scenes["hard"]["score"], scenes["hard"]["names"])
     clips = compute({"clips": partial(film, folder, sets["hard"][0], picked, 0)}, config)["clips"]
@@ -217,7 +232,27 @@ def _drives(scale: Scale, folder: Path, sets: Sets) -> Pieces:
     return pieces
 
 
-def _arm(scale: Scale, arm: str, found: dict[str, Any], driven: dict[str, Any]) -> dict[str, Any]:
+def _given(config: StudyConfig, scale: Scale, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What arms and controls do in the user's logs, and facts of these scenes; both empty without logs."""
+    if config.data is None:
+        return {}, {}
+    made = compute({"given": partial(make_given, folder, config.data)}, config)["given"]
+    number = {log: k for k, log in enumerate(dict.fromkeys(made["logs"]))}
+    about = {"names": made["names"], "kind": [GIVEN[0]] * len(made["names"])}
+    about["site"] = [number[log] for log in made["logs"]]
+    sets: Sets = {"given": ((GIVEN,), tuple(made["names"]))}
+    pieces: Pieces = {"given-controls": partial(controlled, folder, sets)}
+    for world in get_args(Others):
+        pieces |= {
+            f"given-{arm}-{world}": partial(judged, folder, sets, world, arm, _seeds(scale, arm)) for arm in scale.arms
+        }
+    driven = compute(pieces, config)
+    return {name.removeprefix("given-"): rows for name, rows in driven.items()}, {"given": about}
+
+
+def _arm(
+    scale: Scale, arm: str, found: dict[str, Any], driven: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
     """What is told of an arm: its training and its drives."""
     groups = _groups(scale, arm)
     parts = [found[f"train-{arm}-{group[0]}"] for group in groups]
@@ -226,13 +261,13 @@ def _arm(scale: Scale, arm: str, found: dict[str, Any], driven: dict[str, Any]) 
         name: [sum(w * part["curve"][name][i] for w, part in zip(weights, parts, strict=True)) for i in range(len(row))]
         for name, row in parts[0]["curve"].items()
     }
-    worlds = {name: driven[piece] for name in ("log", "idm") if (piece := f"drive-{arm}-{name}") in driven}
+    worlds = {name: driven.get(f"drive-{arm}-{name}", {}) | given.get(f"{arm}-{name}", {}) for name in get_args(Others)}
     return {
         "seeds": list(_seeds(scale, arm)),
         "updates": parts[0]["updates"],
         "decisions": parts[0]["decisions"],
         "curve": curve,
-        "worlds": worlds,
+        "worlds": {name: rows for name, rows in worlds.items() if rows},
     }
 
 

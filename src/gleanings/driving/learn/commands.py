@@ -42,10 +42,12 @@ def demos(scenes: str, out: Path, limit: int | None = None, edge_m: float = 0.5,
     """
     import numpy as np
 
+    from gleanings.driving.learn.cutting import learning_scenes
     from gleanings.driving.learn.demos import make_demonstrations
     from gleanings.driving.learn.world import World
 
-    found, audit = make_demonstrations(_cut(scenes, limit), World(WorldConfig(edge_m=edge_m, clearance_m=clearance_m)))
+    world = World(WorldConfig(edge_m=edge_m, clearance_m=clearance_m))
+    found, audit = make_demonstrations(learning_scenes(scenes, limit=limit), world)
     out.mkdir(parents=True, exist_ok=True)
     np.savez(out / "demos.npz", **found._asdict())
     (out / "demos.json").write_text(json.dumps(asdict(audit), indent=1) + "\n")
@@ -138,12 +140,13 @@ def evaluate(
         limit: Read at most so many scenes.
         out: Folder for evaluation.json, and report.html with clips of the worst failures.
     """
+    from gleanings.driving.learn.cutting import learning_scenes
     from gleanings.driving.learn.evaluate import evaluate_policy
     from gleanings.driving.learn.policy import load_policy
 
     loaded = load_policy(policy)
     _keep_programs()
-    found = _hazards(count) if scenes is None else _cut(scenes, limit, evaluation=True)
+    found = _hazards(count) if scenes is None else learning_scenes(scenes, limit=limit, evaluation=True)
     worlds = tuple(part.strip() for part in others.split(","))
     if out is None:
         print(evaluate_policy(loaded, found, others=worlds).table())
@@ -190,12 +193,13 @@ def _say(text: str) -> None:
 
 
 def _material(scenes: str | None, limit: int | None, count: int, with_generated: int) -> "Material":
+    from gleanings.driving.learn.cutting import learning_scenes
     from gleanings.driving.learn.material import joined, of_hazards, of_logs
 
     if scenes is None:
         _say("generating hazards")
         return of_hazards(count)
-    logs = of_logs(_cut(scenes, limit))
+    logs = of_logs(learning_scenes(scenes, limit=limit))
     return joined(logs, of_hazards(with_generated)) if with_generated else logs
 
 
@@ -204,21 +208,3 @@ def _hazards(count: int) -> "list[Scene]":
     from gleanings.driving.learn.hazards import make_hazards
 
     return make_hazards(seed=3, count=count)[0]
-
-
-def _cut(source: str, limit: int | None, evaluation: bool = False) -> "list[Scene]":
-    """Learning scenes out of files; for an evaluation also short logs, but no mirror images. ConfigError: none."""
-    from collections import Counter
-
-    from gleanings.driving.learn.cutting import entire, windows
-    from gleanings.driving.load import load_scenes
-
-    skipped: Counter[str] = Counter()
-    found, config = [], DemoConfig(mirror=not evaluation)
-    for scene in load_scenes(source, limit=limit):
-        cuts = windows(scene, config, skipped)
-        found += cuts or ([entire(scene)] if evaluation else [])
-    if not found:
-        reasons = ", ".join(f"{count} {name}" for name, count in skipped.most_common()) or "no vehicle travels 30 m"
-        raise ConfigError(f"{source} holds no scene to learn from ({reasons})")
-    return found

@@ -10,6 +10,7 @@ from gleanings.driving.crop import CropConfig, crop_scene
 from gleanings.driving.learn.config import DemoConfig
 from gleanings.driving.learn.mirror import mirror_scene
 from gleanings.driving.learn.split import log_id
+from gleanings.driving.load import load_scenes
 from gleanings.driving.raw import Kind
 from gleanings.driving.routes import with_lane_route
 from gleanings.driving.scene import Scene, name_of
@@ -41,6 +42,23 @@ def windows(scene: Scene, config: DemoConfig = _DEFAULT, skipped: Counter[str] |
             cut = _window(scene, slot, start, skipped)
             if cut is not None:
                 found += [cut, _named(mirror_scene(cut), "-mirror")] if config.mirror else [cut]
+    return found
+
+
+def learning_scenes(source: str, *, limit: int | None = None, evaluation: bool = False) -> list[Scene]:
+    """Windows of the logs in a file, a folder or a pattern, at most `limit` logs.
+
+    evaluation: no mirror images, and of a log without a window the entire one. ConfigError: none is found; DataError:
+    a file that cannot be read.
+    """
+    skipped: Counter[str] = Counter()
+    found, config = [], DemoConfig(mirror=not evaluation)
+    for scene in load_scenes(source, limit=limit):
+        cuts = windows(scene, config, skipped)
+        found += cuts or ([entire(scene)] if evaluation else [])
+    if not found:
+        reasons = ", ".join(f"{count} {name}" for name, count in skipped.most_common()) or "no vehicle travels 30 m"
+        raise ConfigError(f"{source} holds no scene to learn from ({reasons})")
     return found
 
 
