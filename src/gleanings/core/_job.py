@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gleanings.core._leaves import is_key, split
-from gleanings.core._step import Advance, Health, compile_advance, copier
-from gleanings.core.errors import CheckpointError, DataError, NumericsError
+from gleanings.core._members import prefix
+from gleanings.core._step import Advance, Health, compile_advance, copier, shared
+from gleanings.core.errors import CheckpointError, ConfigError, DataError, NumericsError
 from gleanings.core.rundir import RunDirectory
 
 _CALL_S = 0.25  # updates are grouped into calls of about this time, so that a signal is answered soon
@@ -35,6 +36,7 @@ class Plan:
     times: int
     halve_rate: bool
     members: tuple[str, ...] = ()
+    freezes: bool = False
 
 
 class Call(NamedTuple):
@@ -49,7 +51,10 @@ class Call(NamedTuple):
 
 
 class Job:
-    """A run at `step`. `dispatch` starts updates without waiting; `settle` waits for them and checks them."""
+    """A run at `step`. `dispatch` starts updates without waiting; `settle` waits for them and checks them.
+
+    `frozen`: by member, the step from which it is frozen, as of the calls settled so far.
+    """
 
     def __init__(self, plan: Plan, state: Any) -> None:
         self.plan, self.step, self.saved = plan, 0, -1
@@ -59,6 +64,8 @@ class Job:
         self.arrays = self._copy(self.leaves.arrays)
         self._advance: Advance | None = None
         self._limit, self._settled, self._rollbacks, self._skipped = 1, time.monotonic(), 0, 0
+        self.frozen: dict[str, int] = {}
+        self._frozen = self._frozen_rows()
 
     @property
     def state(self) -> Any:
@@ -85,11 +92,13 @@ class Job:
         plan = self.plan
         batch = None if plan.data is None else self._next(plan.data)
         if self._advance is None:
-            self._advance = compile_advance(plan.update, plan.draw, self.leaves, plan.seed, batch, plan.skip)
+            guard = plan.skip, plan.members, plan.freezes
+            self._advance = compile_advance(plan.update, plan.draw, self.leaves, plan.seed, batch, *guard)
             self.leaves.arrays.clear()  # the initial state is needed no longer, and may be large
         boundary = min(plan.steps, *((self.step // n + 1) * n for n in (plan.log_every, plan.save_every)))
         count = min(self._limit, boundary - self.step) if self._advance.many else 1
-        self.arrays, values, health = self._advance.run(self.arrays, self.step, count, batch)
+        self.arrays, values, health = self._advance.run(self.arrays, self.step, count, batch, self._frozen)
+        self._frozen = health.frozen
         self.step += count
         at_boundary = self.step == boundary
         snapshot = self._copy(self.arrays) if at_boundary else None
@@ -104,7 +113,9 @@ class Job:
         elif now - self._settled < _CALL_S / 2 and call.updates == self._limit:
             self._limit *= 2
         self._settled = now
-        if bad == 0 or self.plan.skip:
+        if bad and self.plan.freezes:
+            self._freeze(call.health)
+        if bad == 0 or self.plan.skip or self.plan.freezes:
             self._skipped += bad
             return True
         self._go_back(call.health)
@@ -117,6 +128,10 @@ class Job:
         metrics = {name: float(value) for name, value in zip(self._advance.names, values, strict=True)}
         if self.plan.skip:
             metrics["skipped"], self._skipped = float(self._skipped), 0
+        if self.plan.freezes:
+            lost = tuple(map(prefix, self.frozen))
+            metrics = {name: value for name, value in metrics.items() if not name.startswith(lost)}
+            metrics["frozen"] = float(len(self.frozen))
         due = call.step % self.plan.save_every == 0 or call.step == self.plan.steps
         if self.plan.run is not None:
             self.plan.run.metrics.write(call.step, metrics)
@@ -132,6 +147,7 @@ class Job:
     def _save(self, step: int, arrays: Any, position: Any, metrics: dict[str, float]) -> None:
         if self.plan.run is not None:
             data_state = {"position": position, "rollbacks": self._rollbacks}
+            data_state |= {"frozen": self.frozen} if self.frozen else {}
             self.plan.run.checkpoints.save(step, self.leaves.join(arrays), data_state, metrics)
             self.saved = step
 
@@ -140,6 +156,11 @@ class Job:
         saved = restored.data_state
         if saved is None or "rollbacks" not in saved or (saved["position"] is None) != (self.plan.data is None):
             raise CheckpointError("saved with another kind of data than this run has", restored.step)
+        self.frozen = dict(saved.get("frozen", {}))
+        if not set(self.frozen) <= set(self.plan.members if self.plan.freezes else ()):
+            listed = ", ".join(f"{member} since step {step}" for member, step in self.frozen.items())
+            raise ConfigError(f"on_nonfinite: frozen in this run are {listed}; it goes on with Freeze only")
+        self._frozen = self._frozen_rows()
         self.arrays = self._copy(split(restored.state).arrays)
         self.step = self.saved = restored.step
         if self.plan.data is not None:
@@ -147,11 +168,34 @@ class Job:
         run.metrics.truncate(restored.step)
         return restored
 
-    def _go_back(self, health: Health) -> None:
+    def _blame(self, health: Health) -> tuple[int, list[str]]:
+        """The step that the first bad update led to, and what was not finite there."""
         assert self._advance is not None
-        step, finite = int(health.first) + 1, jax.device_get(health.finite)
+        finite = jax.device_get(health.finite)
         names = [name for name, good in zip(self._advance.checked, finite, strict=False) if not good]
         names = sorted(names, key=lambda name: not name.startswith("metrics/"))[:8]  # which tell more than weights do
+        return int(health.first) + 1, names
+
+    def _freeze(self, health: Health) -> None:
+        """Take down who is frozen. Raises NumericsError when nobody is left."""
+        rows = zip(self.plan.members, np.asarray(health.frozen).tolist(), strict=True)
+        self.frozen = {member: step for member, step in rows if step}
+        if len(self.frozen) < len(self.plan.members):
+            return
+        last, (step, names) = max(self.frozen.values()), self._blame(health)
+        lost = ", ".join(member for member, since in self.frozen.items() if since == last)
+        message = f"update gave NaN or infinity in {lost}; no other member is left, all are frozen"
+        raise NumericsError(message, last, names if step == last else ())
+
+    def _frozen_rows(self) -> Any:
+        """`frozen` as the compiled updates take it."""
+        if not self.plan.freezes:
+            return None
+        rows = [self.frozen.get(member, 0) for member in self.plan.members]
+        return jax.device_put(np.asarray(rows, np.int32), shared(self.arrays))
+
+    def _go_back(self, health: Health) -> None:
+        step, names = self._blame(health)
         if self._rollbacks >= self.plan.times or self.plan.run is None:
             after = f" after {self._rollbacks} rollbacks" if self._rollbacks else ""
             raise NumericsError(f"update gave NaN or infinity{self._of_members()}{after}", step, names)

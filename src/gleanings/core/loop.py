@@ -4,8 +4,8 @@ A run is a pure function of (state, seed, data): keys come from (seed, step), ev
 compiled code, and so a resumed run is bit-identical to one that was never interrupted.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from signal import Signals
 from typing import Any
 
@@ -41,13 +41,27 @@ class Rollback:
 
 
 @dataclass(frozen=True)
+class Freeze:
+    """On NaN or infinity in some members: keep them as they were before that update, for good, and train the others.
+
+    A member is lost when a float in its rows of the new state, or its value of a metric, is not finite; by a metric
+    that is one number for all, all are. Rows of metrics count the members lost as `frozen`; means are over the others,
+    and the values of its own end. Raises NumericsError when none is left. Takes memory for the state once more.
+    """
+
+
+@dataclass(frozen=True)
 class Event:
-    """What a run yields: `metrics` of the update that led to `step`, and `state`, a copy that stays valid."""
+    """What a run yields: `metrics` of the update that led to `step`, and `state`, a copy that stays valid.
+
+    frozen: of the members that `Freeze` froze, the step that the update led to which they did not make.
+    """
 
     step: int
     metrics: dict[str, float]
     state: Any
     saved: bool
+    frozen: Mapping[str, int] = field(default_factory=dict)
 
 
 def fit(
@@ -61,7 +75,7 @@ def fit(
     run: RunDirectory | None = None,
     save_every: int = 1000,
     log_every: int = 100,
-    on_nonfinite: Stop | Skip | Rollback = Stop(),
+    on_nonfinite: Stop | Skip | Rollback | Freeze = Stop(),
     members: Sequence[str] = (),
     progress: bool = True,
 ) -> Iterator[Event]:
@@ -70,8 +84,10 @@ def fit(
     The batch comes from `draw(state, key)`, compiled together with `update`, or from `data` (an iterator, with
     `get_state` and `set_state` if there is a `run`), or is None. Update number s, from 0, gets the keys
     `stream(seed, "update", s)` and `stream(seed, "draw", s)`. Float leaves of the state and metrics must stay
-    finite; `members` names the rows of the first axis of the state's leaves, such as seeds, for NumericsError to say
-    which were not. With a `run`, metrics and checkpoints are written, and the newest good checkpoint is resumed.
+    finite; `members` names the M rows of the first axis of the state's leaves, such as seeds, for NumericsError to say
+    which were not. Then a metric may have M values: their mean is logged and, of several members, each as
+    `seed-3/...` for 'seed 3'. With a `run`, metrics and checkpoints are written, and the newest good checkpoint is
+    resumed; whom `Freeze` froze stands there as `data_state["frozen"]`, as in `Event`.
     Ctrl-C and SIGTERM save, set the status `stopped`, and raise KeyboardInterrupt or SystemExit(143); a second
     one leaves at once.
 
@@ -91,9 +107,12 @@ def fit(
     policy = on_nonfinite if isinstance(on_nonfinite, Rollback) else Rollback(0, False)
     if policy.times and run is None:
         raise ConfigError("on_nonfinite: Rollback needs a run, whose checkpoints it goes back to")
-    skip = isinstance(on_nonfinite, Skip)
+    skip, freezes = isinstance(on_nonfinite, Skip), isinstance(on_nonfinite, Freeze)
+    if freezes and (not members or len(set(members)) < len(members)):
+        raise ConfigError("on_nonfinite: Freeze needs members, a name for each row of the state, and none twice")
     rollback = policy.times, policy.halve_rate
-    plan = Plan(update, draw, batches, run, steps, seed, save_every, log_every, skip, *rollback, tuple(members))
+    guard = skip, *rollback, tuple(members), freezes
+    plan = Plan(update, draw, batches, run, steps, seed, save_every, log_every, *guard)
     job = Job(plan, state)
     if members and any(np.shape(array)[:1] != (len(members),) for array in job.arrays):
         raise ConfigError(f"members: {len(members)} are named; the first axis of every leaf of the state needs as many")
@@ -112,8 +131,8 @@ def _events(job: Job, shown: bool) -> Iterator[Event]:
             for file in damaged:
                 progress.note(f"damaged checkpoint passed over, resumed from step {job.step}: {file}")
             if job.step >= job.plan.steps:
-                yield Event(job.step, metrics, job.state, job.saved == job.step)
-            pending = None
+                yield Event(job.step, metrics, job.state, job.saved == job.step, dict(job.frozen))
+            pending, told = None, set[str]()
             while pending is not None or (job.step < job.plan.steps and stop.signum is None):
                 more = job.step < job.plan.steps and stop.signum is None
                 call = job.dispatch() if more else None  # before the wait, so that the device never idles
@@ -122,9 +141,12 @@ def _events(job: Job, shown: bool) -> Iterator[Event]:
                         progress.note(f"NaN or infinity before step {pending.step}, back to step {job.step}")
                         pending = None  # `call` belongs to what was given up
                         continue
+                    for member in sorted(job.frozen.keys() - told):
+                        told.add(member)
+                        progress.note(f"{member} is frozen: NaN or infinity at step {job.frozen[member]}")
                     if pending.snapshot is not None:
                         metrics, saved = job.record(pending)
-                        yield Event(pending.step, metrics, job.leaves.join(pending.snapshot), saved)
+                        yield Event(pending.step, metrics, job.leaves.join(pending.snapshot), saved, dict(job.frozen))
                     progress.update(pending.step, metrics)
                 pending = call
         if stop.signum is not None:
