@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from gleanings.driving.learn.bank import make_bank
 from gleanings.driving.learn.baselines import controls
 from gleanings.driving.learn.config import WorldConfig
+from gleanings.driving.learn.contract import Contract
 from gleanings.driving.learn.difficulty import difficulty_scores, make_buckets
 from gleanings.driving.learn.drives import Drives, drive
 from gleanings.driving.learn.episode_clips import episode_clips, worst_failures
@@ -48,6 +49,12 @@ class Assessment:
         return tuple(next(iter(self.policies.values())).worlds)
 
     @property
+    def shown(self) -> tuple[str, ...]:
+        """Labels of the policies whose failures can be shown: those trained to the end, of none such all."""
+        whole = [label for label, one in self.policies.items() if one.frozen_at is None]
+        return tuple(whole or self.policies)
+
+    @property
     def groups(self) -> dict[str, dict[str, str]]:
         """Bucket of each label to show, by stratum; the stratum of an assessment that has but one is ''."""
         names = list(next(iter(self.policies.values())).buckets)
@@ -72,8 +79,9 @@ def assess(
 ) -> Assessment:
     """Drive the scenes with each policy in each world, and with the controls in the first.
 
-    All policies are of one world. Buckets rank the scenes among the calibration scenes of their stratum; without such
-    there are none. note: told what comes next. ConfigError: scenes that the policies were not made for.
+    All policies are of one world; one whose training broke off counts as failing in every scene. Buckets rank the
+    scenes among the calibration scenes of their stratum; without such there are none. note: told what comes next.
+    ConfigError: scenes that the policies were not made for.
     """
     settings = replace(next(iter(policies.values())).contract.world, others=worlds[0])
     bank, names = make_bank(scenes), tuple(map(name_of, scenes))
@@ -87,9 +95,13 @@ def assess(
     def driven(others: str, driver: Any) -> Drives:
         return drive(World(replace(settings, others=others)), held, driver, key)
 
-    def evaluation(label: str, drives: Mapping[str, Drives], trained: str = "") -> PolicyEvaluation:
-        worlds = {others: outcomes_of(World(replace(settings, others=others)), bank, d) for others, d in drives.items()}
-        return PolicyEvaluation(label, names, worlds, masks, trained)
+    def evaluation(label: str, drives: Mapping[str, Drives], contract: Contract | None = None) -> PolicyEvaluation:
+        frozen_at = contract.frozen_at if contract else None
+        worlds = {
+            others: outcomes_of(World(replace(settings, others=others)), bank, one, frozen_at is not None)
+            for others, one in drives.items()
+        }
+        return PolicyEvaluation(label, names, worlds, masks, str(contract.world.others) if contract else "", frozen_at)
 
     note("controls in the test scenes")
     known = {name: driven(worlds[0], control) for name, control in controls(settings.every).items()}
@@ -99,7 +111,7 @@ def assess(
     for label, policy in policies.items():
         note(f"{label} in the test scenes")
         own_drives = {others: driven(others, policy) for others in worlds}
-        found[label] = evaluation(label, own_drives, str(policy.contract.world.others))
+        found[label] = evaluation(label, own_drives, policy.contract)
         styles[label] = {others: style(bank, drives, known[LOG]) for others, drives in own_drives.items()}
         actions[label] = marginals(own_drives[worlds[0]])
     judged = {name: evaluation(name, {worlds[0]: drives}) for name, drives in known.items()}
@@ -107,14 +119,15 @@ def assess(
 
 
 def failure_clips(assessed: Assessment, policies: Mapping[str, Any], count: int = 4) -> dict[str, str]:
-    """Clips by scene of the first policy's worst failures in the first world, with the next policies beside it; of
-    several strata as many each."""
-    first = next(iter(assessed.policies.values())).outcomes()
+    """Clips by scene of the first policy's worst failures in the first world, with the next policies beside it, without
+    those whose training broke off; of several strata as many each."""
+    first = assessed.policies[assessed.shown[0]].outcomes()
     worst = worst_failures(first, assessed.difficulty, len(assessed.scenes))
     strata = list(dict.fromkeys(assessed.strata))
     ranked = [[i for i in worst if assessed.strata[i] == stratum] for stratum in strata]
     scenes = [assessed.scenes[i] for some in ranked for i in some[: -(-count // len(strata))]]
-    shown = dict(list(policies.items())[:_CLIPPED_POLICIES])
+    hidden = assessed.policies.keys() - set(assessed.shown)
+    shown = dict([(label, one) for label, one in policies.items() if label not in hidden][:_CLIPPED_POLICIES])
     return dict(zip(map(name_of, scenes), episode_clips(World(assessed.settings), scenes, shown), strict=True))
 
 

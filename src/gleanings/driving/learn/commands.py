@@ -3,6 +3,7 @@
 import datetime
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,10 +17,12 @@ from gleanings.driving.learn.config import (
     BCSACConfig,
     DemoConfig,
     DQNConfig,
+    OnNonfinite,
     Others,
     WorldConfig,
     sac_config,
 )
+from gleanings.driving.learn.contract import caveat
 
 if TYPE_CHECKING:
     from gleanings.driving.learn.material import Material
@@ -66,6 +69,7 @@ def train(
     limit: int | None = None,
     edge_m: float = 0.5,
     clearance_m: float = 1.0,
+    on_nonfinite: OnNonfinite = "stop",
     resume: bool = False,
     report: bool = True,
 ) -> None:
@@ -87,6 +91,8 @@ def train(
         limit: Read at most so many scenes.
         edge_m: Distance to the road edge below which the reward falls.
         clearance_m: Distance to other boxes below which the reward falls.
+        on_nonfinite: When a seed gives NaN or infinity, end the run, or leave that seed as it was, which then counts as
+            failing in every scene, and train the others. May be changed with --resume.
         resume: Go on with the run in `out`.
         report: Drive the test scenes at the end and write report.html.
     """
@@ -110,11 +116,15 @@ def train(
     config = DemoConfig(max_audit=1.0) if algorithm == "bc" else DemoConfig()
     labelled, audits = demonstrate(material, world, config)
     options: dict[str, Any] = {"world": world, "seeds": range(seeds), "validation": material.split.validation}
+    options |= {"directory": folder, "resume": resume, "on_nonfinite": on_nonfinite}
     metrics: dict[str, float] = {}
-    for event in events(learner, material.split.train, labelled, directory=folder, resume=resume, **options):
-        metrics = event.metrics
+    frozen: Mapping[str, int] = {}
+    for event in events(learner, material.split.train, labelled, **options):
+        metrics, frozen = event.metrics, event.frozen
     shown = sorted(item for item in metrics.items() if not item[0].startswith("seed-"))
     print("\n".join(f"{name:<22}{value:.4g}" for name, value in shown))
+    for seed, step in frozen.items():
+        print(f"{seed}: {caveat(step)}")
     print(f"policies: {folder / 'artifacts'}")
     if report:
         print(f"report: {finish(folder, material, audits, _say)}")

@@ -14,6 +14,7 @@ Algorithm = Literal["bc", "sac", "bc-sac", "dqn"]
 HeadName = Literal["gaussian", "mixture", "categorical"]
 EncoderName = Literal["deep-set", "attention", "flat"]
 Others = Literal["log", "idm"]
+OnNonfinite = Literal["stop", "skip-seed"]
 
 
 def _check_least(config: Any, **least: int) -> None:

@@ -20,6 +20,12 @@ _NET = NetConfig()
 _SAME_DT = 0.01  # steps of real logs are up to 0.4 % off
 
 
+def caveat(frozen_at: int | None) -> str:
+    """What must be said of a policy whose training broke off at an iteration; "" of another."""
+    why = f"training broke off at iteration {frozen_at} by NaN or infinity"
+    return "" if frozen_at is None else f"{why}: counts as failing in every scene"
+
+
 @dataclass(frozen=True)
 class Contract:
     """Everything that an observation and an action mean to a policy, and where its data came from."""
@@ -46,6 +52,8 @@ class Contract:
     """The data it was trained on."""
     licence: str = ""
     """Licence note of these data."""
+    frozen_at: int | None = None
+    """Iteration that gave NaN or infinity, before which its training ended: it counts as failing in every scene."""
 
     def check(self, world: WorldConfig, dt: float) -> None:
         """ConfigError with both values of every field that differs; only what the others do, and rewards, may."""
@@ -72,10 +80,10 @@ def make_contract(
     dt: float = 0.1,
     source: str = "",
     licence: str = "",
+    frozen_at: int | None = None,
 ) -> Contract:
     """The contract of a policy trained with these settings."""
+    net, origin = config.net, {"source": source, "licence": licence, "frozen_at": frozen_at}
     if isinstance(config, DQNConfig):
-        return Contract(
-            algorithm, world, config.net, "categorical", bins=config.bins, dt=dt, source=source, licence=licence
-        )
-    return Contract(algorithm, world, config.net, config.head, config.components, dt=dt, source=source, licence=licence)
+        return Contract(algorithm, world, net, "categorical", bins=config.bins, dt=dt, **origin)
+    return Contract(algorithm, world, net, config.head, config.components, dt=dt, **origin)

@@ -53,12 +53,14 @@ def episode_clips(
 def worst_failures(outcomes: Outcomes, difficulty: Float[np.ndarray, " C"], count: int) -> Int[np.ndarray, " K"]:
     """Indices of at most `count` failures, those of the most difficult scenes first, then in the order of the scenes.
 
+    Only what can be seen counts: contact, and off the road.
     ConfigError: not one number a scene.
     """
-    if len(difficulty) != len(outcomes.failed):
-        raise ConfigError(f"{len(difficulty)} difficulties of {len(outcomes.failed)} scenes")
+    seen = outcomes.collision | outcomes.off_road
+    if len(difficulty) != len(seen):
+        raise ConfigError(f"{len(difficulty)} difficulties of {len(seen)} scenes")
     order = np.argsort(-difficulty, kind="stable")
-    return order[outcomes.failed[order]][:count]
+    return order[seen[order]][:count]
 
 
 def _record_all(world: World, bank: Scene, driver: Any, key: Array) -> tuple[Trajectory, np.ndarray]:

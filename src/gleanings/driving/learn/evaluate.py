@@ -13,6 +13,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.core.stats import Difference, Interval, bootstrap_ci, crossed_difference, wilson
 from gleanings.driving.learn.bank import make_bank
 from gleanings.driving.learn.config import Others, WorldConfig
+from gleanings.driving.learn.contract import caveat
 from gleanings.driving.learn.drives import drive
 from gleanings.driving.learn.outcomes import MEANS, RATES, THRESHOLDS, Outcomes, outcomes_of
 from gleanings.driving.learn.world import World
@@ -49,13 +50,15 @@ class Buckets(Protocol):
 @dataclass(frozen=True)
 class PolicyEvaluation:
     """Outcomes of C scenes in one or more worlds. label: of the policy. scenes: names. worlds: outcomes by what the
-    others do. buckets: bool [C] by name, `all` first. trained: what the others did in training; "": not trained."""
+    others do. buckets: bool [C] by name, `all` first. trained: what the others did in training; "": not trained.
+    frozen_at: iteration at which its training broke off, so that all scenes count as failed; None: it did not."""
 
     label: str
     scenes: tuple[str, ...]
     worlds: Mapping[str, Outcomes]
     buckets: Mapping[str, Bool[np.ndarray, " C"]]
     trained: str = ""
+    frozen_at: int | None = None
 
     def shifted(self, world: str) -> bool:
         """Whether the policy was trained against others that behave differently."""
@@ -76,7 +79,7 @@ class PolicyEvaluation:
         return bootstrap_ci(values, draws=1000)
 
     def table(self) -> str:
-        """Text: a line a world and bucket, with 95 % intervals, and n scenes."""
+        """Text: a line a world and bucket, with 95 % intervals, and n scenes; above it, whether training broke off."""
         head = ["world", "shifted world", "bucket", "n", *_COLUMNS.values()]
         rows = [
             [world, "yes" if self.shifted(world) else "no", bucket, str(int(mask.sum()))]
@@ -87,7 +90,8 @@ class PolicyEvaluation:
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
         trained = f", trained with others: {self.trained}" if self.trained else ""
-        return "\n".join([f"{self.label}: {len(self.scenes)} scenes{trained}", *(line.rstrip() for line in lines)])
+        above = [f"{self.label}: {len(self.scenes)} scenes{trained}", *filter(None, [caveat(self.frozen_at)])]
+        return "\n".join([*above, *(line.rstrip() for line in lines)])
 
     def __str__(self) -> str:
         return self.table()
@@ -97,6 +101,7 @@ class PolicyEvaluation:
         return {
             "label": self.label,
             "trained": self.trained,
+            "frozen_at": self.frozen_at,
             "worlds": {world: self._world_json(world) for world in self.worlds},
         }
 
@@ -146,8 +151,9 @@ def evaluate_policy(
     """Drive learning scenes (or a bank of them) with a `Policy` or another driver, in the worlds `others`.
 
     sample: draw actions instead of taking the likeliest, for a `Policy`. world: settings; None: those that the policy
-    was made for. A scene whose ego has no log counts, but has no progress. ConfigError: unknown names, settings that
-    the policy was not made for, buckets of other scenes.
+    was made for. A scene whose ego has no log counts, but has no progress. A policy whose training broke off counts as
+    failing in every scene. ConfigError: unknown names, settings that the policy was not made for, buckets of other
+    scenes.
     """
     for name in others:
         if name not in get_args(Others):
@@ -162,10 +168,10 @@ def evaluate_policy(
     names = tuple(_name(row) for row in np.asarray(bank.scene_id))
     key = jax.random.key(0) if key is None else key
     device = jax.device_put(bank)
-    found = {}
+    found, frozen_at = {}, contract.frozen_at if contract else None
     for name in others:
         one = World(replace(settings, others=name))
-        found[name] = outcomes_of(one, bank, drive(one, device, policy, key))
+        found[name] = outcomes_of(one, bank, drive(one, device, policy, key), frozen_at is not None)
     masks = {"all": np.ones(len(names), bool)}
     if buckets is not None:
         masks |= {name: np.asarray(buckets.mask(name), bool) for name in buckets.names}
@@ -173,7 +179,8 @@ def evaluate_policy(
         if mask.shape != (len(names),):
             raise ConfigError(f"bucket {name!r} is of {mask.shape} scenes, {len(names)} are driven")
     known = str(contract.algorithm) if contract else type(policy).__name__
-    return PolicyEvaluation(label or known, names, found, masks, str(contract.world.others) if contract else "")
+    trained = str(contract.world.others) if contract else ""
+    return PolicyEvaluation(label or known, names, found, masks, trained, frozen_at)
 
 
 def compare(
@@ -190,6 +197,7 @@ def compare(
     """A - B of a metric in a bucket, one evaluation a seed, paired by seed and scene: `stats.crossed_difference`.
 
     Scenes are resampled within their kind (`kind_of`); those where the metric is undefined for any seed are left out.
+    A seed whose training broke off stays in, with every scene failed.
     against: the contrast [A - B] in `bucket` minus [A - B] in `against`. clusters: a label a scene; scenes of one kind
     and label, such as those that share a map, are drawn together. Below 30 scenes there is no interval.
     ConfigError: other numbers of seeds, scenes or labels, no scene left, an unknown name.

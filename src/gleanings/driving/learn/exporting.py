@@ -9,7 +9,7 @@ import numpy as np
 from gleanings.core.config import from_dict
 from gleanings.core.errors import ConfigError
 from gleanings.core.rundir import RunDirectory
-from gleanings.driving.learn.training import Training, export_seed, initial_states
+from gleanings.driving.learn.training import Training, export_seed, initial_states, member_of
 
 
 def open_run(path: str | Path) -> tuple[RunDirectory, Training]:
@@ -37,7 +37,9 @@ def export_run(path: str | Path, seed: int, out: str | Path) -> Path:
         )
     shapes = eqx.filter_eval_shape(initial_states, config)
     like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype) if _is_shape(leaf) else leaf, shapes)
-    return export_seed(config, run.checkpoints.restore(like, steps).state, seed, Path(out))
+    restored = run.checkpoints.restore(like, steps)
+    frozen = (restored.data_state or {}).get("frozen", {})
+    return export_seed(config, restored.state, seed, Path(out), frozen.get(member_of(seed)))
 
 
 def _is_shape(leaf: object) -> bool:

@@ -19,16 +19,17 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 class Need(NamedTuple):
     """Bytes: of the states without their replays, of an episode in the replays and of one while it is collected, for
-    all seeds; of the bank."""
+    all seeds; of the bank. copies: of the states that are held at a time."""
 
     networks: int
     kept: int
     collected: int
     bank: int
+    copies: int = _COPIES
 
     def total(self, capacity: int, environments: int) -> int:
         """With so many episodes kept, and collected at a time."""
-        return _COPIES * (self.networks + capacity * self.kept) + environments * self.collected + self.bank
+        return self.copies * (self.networks + capacity * self.kept) + environments * self.collected + self.bank
 
 
 def need_of(config: BCSACConfig | DQNConfig, world: World, seeds: int, scenes: Sequence[Scene] | Scene) -> Need:
@@ -44,20 +45,26 @@ def need_of(config: BCSACConfig | DQNConfig, world: World, seeds: int, scenes: S
 
 
 def check_memory(
-    config: BCSACConfig | DQNConfig, world: World, seeds: int, scenes: Sequence[Scene] | Scene, free: int | None = None
+    config: BCSACConfig | DQNConfig,
+    world: World,
+    seeds: int,
+    scenes: Sequence[Scene] | Scene,
+    free: int | None = None,
+    copies: int = _COPIES,
 ) -> None:
     """ConfigError where states, replays and bank of scenes exceed the free memory: what each takes, and what would fit.
 
-    free: bytes, None: those of the device; where they are unknown nothing is checked.
+    free: bytes, None: those of the device; where they are unknown nothing is checked. copies: of the states.
     """
     free = free_bytes() if free is None else free
-    need, (capacity, environments) = need_of(config, world, seeds, scenes), (config.capacity, config.environments)
+    need, capacity, environments = need_of(config, world, seeds, scenes), config.capacity, config.environments
+    need = need._replace(copies=copies)
     total = need.total(capacity, environments)
     if free is None or total <= free:
         return
     parts = {
-        f"{_COPIES} x {seeds} states": _COPIES * need.networks,
-        f"{_COPIES} x {seeds} replays of {capacity} episodes": _COPIES * capacity * need.kept,
+        f"{copies} x {seeds} states": copies * need.networks,
+        f"{copies} x {seeds} replays of {capacity} episodes": copies * capacity * need.kept,
         f"{environments} episodes collected": environments * need.collected,
         "the scenes": need.bank,
     }
@@ -89,10 +96,10 @@ def _bytes(tree: Any) -> int:
 def _advice(need: Need, environments: int, free: int) -> str:
     """The largest capacity that fits, a multiple of the environments; if there is none, also fewer of these."""
     spare = free - need.total(0, environments)
-    fits = spare // (_COPIES * need.kept) // environments * environments if spare > 0 else 0
+    fits = spare // (need.copies * need.kept) // environments * environments if spare > 0 else 0
     if fits:
         return f"capacity={fits} fits"
-    fewer = (free - need.total(0, 0)) // (_COPIES * need.kept + need.collected)
+    fewer = (free - need.total(0, 0)) // (need.copies * need.kept + need.collected)
     if fewer > 0:
         return f"environments={fewer} and capacity={fewer} fit"
     return "nothing fits; take fewer seeds or scenes"

@@ -22,9 +22,9 @@ MEANS = ("progress_ratio", "progress_m", "clearance_m", "ade_m", "saturated", "r
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Arrays [C]. first_failure: decision of the first failure, -1: none. comfort, ade_m, progress_ratio: NaN where
-    undefined. progress_ratio: progress along the route over the log's, as long as the log lasts; undefined where the
-    log made less than 5 m. Others: see `RATES`, `MEANS`."""
+    """Arrays [C]. first_failure: decision of the first failure, -1: none; 0 in every scene of a policy that counts as
+    failing. comfort, ade_m, progress_ratio: NaN where undefined. progress_ratio: progress along the route over the
+    log's, as long as the log lasts; undefined where the log made less than 5 m. Others: see `RATES`, `MEANS`."""
 
     collision: Bool[np.ndarray, " C"]
     at_fault: Bool[np.ndarray, " C"]
@@ -40,8 +40,8 @@ class Outcomes:
 
     @property
     def failed(self) -> Bool[np.ndarray, " C"]:
-        """Contact or off the road at any step."""
-        return self.collision | self.off_road
+        """Contact or off the road at any step, or a policy that counts as failing."""
+        return self.first_failure >= 0
 
     def failure_star(self, threshold: float = _SHARE) -> Bool[np.ndarray, " C"]:
         """Failed, or progress_ratio below the threshold; an undefined ratio is no condition."""
@@ -59,15 +59,18 @@ class Outcomes:
         return np.asarray(getattr(self, metric), float)
 
 
-def outcomes_of(world: World, bank: Scene, drives: Drives) -> Outcomes:
-    """One value a scene out of the drives of a bank (NumPy or on a device)."""
+def outcomes_of(world: World, bank: Scene, drives: Drives, failing: bool = False) -> Outcomes:
+    """One value a scene out of the drives of a bank (NumPy or on a device).
+
+    failing: every scene counts as failed from the first decision on; all else is as it was driven.
+    """
     failed = drives.collision | drives.off_road
     gained, ratio, ade = _against_log(world, bank, drives)
     return Outcomes(
         collision=drives.collision.any(1),
         at_fault=drives.at_fault.any(1),
         off_road=drives.off_road.any(1),
-        first_failure=np.where(failed.any(1), failed.argmax(1), -1),
+        first_failure=np.where(failed.any(1) | failing, 0 if failing else failed.argmax(1), -1),
         progress_m=gained,
         progress_ratio=ratio,
         clearance_m=drives.clearance_m.min(1).astype(float),

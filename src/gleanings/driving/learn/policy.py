@@ -116,7 +116,7 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
     record = _read_record(folder / RECORD)
     try:
         contract = from_dict(Contract, record["contract"])
-        _check_size(contract)
+        _check_numbers(contract)
         skeleton = eqx.filter_eval_shape(lambda key: _make(contract, key), jax.random.key(0))
         expected = _leaves(skeleton)
         files = {ARRAYS: None} | record["files"]
@@ -250,14 +250,16 @@ def _read(path: Path, limit: int) -> bytes:
         raise CheckpointError(f"cannot be read ({error.strerror})", file=path) from error
 
 
-def _check_size(contract: Contract) -> None:
-    """CheckpointError for sizes that no policy has, before shapes are worked out."""
+def _check_numbers(contract: Contract) -> None:
+    """CheckpointError for numbers that no policy has, before shapes are worked out."""
     net, observe = contract.net, contract.world.observe
     sides = (*net.trunk, net.width, net.heads, net.latents, contract.components, *contract.bins, observe.frames)
     seen = (observe.objects, observe.road, observe.lights, observe.route)
     layers = max(len(net.trunk), net.blocks)
     if layers > _MAX_LAYERS or max(*sides, *seen) > _MAX_SIDE or min(sides) < 1 or min(*seen, net.blocks) < 0:
         raise CheckpointError(f"{layers} layers, sizes of {sides} and {seen}: no such network is made")
+    if contract.frozen_at is not None and contract.frozen_at < 1:
+        raise CheckpointError(f"frozen_at is {contract.frozen_at}; iterations count from 1")
     if contract.algorithm == "dqn" and contract.head != "categorical":
         raise CheckpointError(f"a DQN whose head is {contract.head}")
 

@@ -8,6 +8,7 @@ import numpy as np
 from gleanings.core.report import Report, Series, figure_bars, figure_line
 from gleanings.core.stats import Interval
 from gleanings.driving.learn.assessment import LOG, Assessment
+from gleanings.driving.learn.contract import caveat
 from gleanings.driving.learn.demos import Audit
 from gleanings.driving.learn.evaluate import PolicyEvaluation, kind_of
 from gleanings.driving.learn.training import Training, algorithm_of
@@ -43,8 +44,7 @@ def training_report(
     what = f"{seeds} {'seed' if seeds == 1 else 'seeds'} · {config.learner.iterations} iterations"
     trained = f"trained with {_WORLDS[config.world.others]} · tested in {len(assessed.scenes)} scenes"
     report = Report(f"Learning to drive: {name}", f"{what} · {trained}")
-    if notes:
-        report.section("Read this first", "\n".join(f"- {note}" for note in notes))
+    _first(report, assessed, notes)
     _pareto(report, assessed)
     _difficulty(report, assessed)
     _curves(report, config, rows)
@@ -61,6 +61,7 @@ def evaluation_report(assessed: Assessment, clips: Mapping[str, str], source: st
     first = next(iter(assessed.policies.values()))
     trained = f" · trained with {_WORLDS[first.trained]}" if first.trained else ""
     report = Report(f"Evaluation: {first.label}", f"{source} · {len(assessed.scenes)} scenes{trained}")
+    _first(report, assessed, ())
     _pareto(report, assessed)
     _difficulty(report, assessed)
     _failures(report, assessed, clips)
@@ -68,6 +69,12 @@ def evaluation_report(assessed: Assessment, clips: Mapping[str, str], source: st
     _actions(report, assessed)
     _tables(report, assessed)
     return report
+
+
+def _first(report: Report, assessed: Assessment, notes: Sequence[str]) -> None:
+    broken = [f"{label}: {caveat(one.frozen_at)}" for label, one in assessed.policies.items() if caveat(one.frozen_at)]
+    if broken or notes:
+        report.section("Read this first", "\n".join(f"- {note}" for note in (*broken, *notes)))
 
 
 def _pareto(report: Report, assessed: Assessment) -> None:
@@ -174,9 +181,11 @@ def _pairs(figures: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _failures(report: Report, assessed: Assessment, clips: Mapping[str, str]) -> None:
-    label, one = next(iter(assessed.policies.items()))
+    label = assessed.shown[0]
+    one = assessed.policies[label]
     if not clips:
-        report.section("Failures", f"{label} fails in no test scene.")
+        what = "fails in no test scene" if one.frozen_at is None else "has no contact and stays on the road"
+        report.section("Failures", f"{label} {what}.")
         return
     found = one.outcomes()
     text = f"Those of {label} in the most difficult scenes, {_WORLDS[assessed.worlds[0]]}. The empty box is the log; a "

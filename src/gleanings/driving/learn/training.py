@@ -5,11 +5,11 @@ from the seed and the step, so that a run that was killed goes on bit for bit.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import equinox as eqx
 import jax
@@ -19,11 +19,11 @@ from jaxtyping import Array, Key
 
 from gleanings.core.errors import ConfigError
 from gleanings.core.keys import stream
-from gleanings.core.loop import Event, fit
+from gleanings.core.loop import Event, Freeze, Stop, fit
 from gleanings.core.rundir import RunDirectory
 from gleanings.driving.learn import bc, bc_sac, dqn
 from gleanings.driving.learn.bank import make_bank
-from gleanings.driving.learn.config import Algorithm, BCConfig, BCSACConfig, DQNConfig, WorldConfig
+from gleanings.driving.learn.config import Algorithm, BCConfig, BCSACConfig, DQNConfig, OnNonfinite, WorldConfig
 from gleanings.driving.learn.contract import make_contract
 from gleanings.driving.learn.demos import Demonstrations
 from gleanings.driving.learn.drives import drive
@@ -68,6 +68,7 @@ def train(
     resume: bool = False,
     validate_every: int = 8,
     save_every: int = 4,
+    on_nonfinite: str = "stop",
     progress: bool = True,
 ) -> Iterator[Event]:
     """An event an iteration: its metrics, means over the seeds and those of each as `seed-3/...`, and the states.
@@ -75,22 +76,28 @@ def train(
     scenes: learning scenes to drive in, or a bank of them; demos: what is imitated, None for pure reinforcement. States
     have a leading axis of seeds; `driver_of` takes one. With validation scenes every `validate_every` iterations and at
     the end `validation/failure` and `validation/progress` are added. directory: a run folder, resumed if `resume`.
-    ConfigError: settings or scenes that do not fit each other; NumericsError: a loss that is not finite.
+    on_nonfinite: "stop", or "skip-seed": a seed that gives NaN or infinity stays as it was (`Event.frozen`), counts as
+    failing from then on, and has no other metrics; means are over the others. It may be changed on resuming.
+    ConfigError: settings or scenes that do not fit each other; NumericsError: a loss that is not finite, of all seeds
+    where they are skipped.
     """
     config = Training(learner, world, tuple(seeds), "", validate_every, save_every)
     _check(config, scenes, demos)
+    if on_nonfinite not in get_args(OnNonfinite):
+        raise ConfigError(f"on_nonfinite={on_nonfinite!r}: use {' or '.join(get_args(OnNonfinite))}")
+    policy = Freeze() if on_nonfinite == "skip-seed" else Stop()
     if not isinstance(learner, BCConfig):
-        check_memory(learner, World(world), len(config.seeds), scenes)
+        check_memory(learner, World(world), len(config.seeds), scenes, copies=3 if isinstance(policy, Freeze) else 2)
     if directory is None:
-        yield from _events(config, scenes, demos, validation, None, progress)
+        yield from _events(config, scenes, demos, validation, None, policy, progress)
         return
     config = replace(config, data=_digest(scenes, demos), source=_sources(scenes))
     with RunDirectory.create(directory, config, resume=resume) as run:
         event = None
-        for event in _events(config, scenes, demos, validation, run, progress):
+        for event in _events(config, scenes, demos, validation, run, policy, progress):
             yield event
         if event is not None and event.step == learner.iterations:
-            export_policies(config, event.state, run.artifacts, scenes)
+            export_policies(config, event.state, run.artifacts, scenes, event.frozen)
 
 
 def driver_of(learner: Learner, states: Any, index: int, sample: bool = False) -> Any:
@@ -101,16 +108,34 @@ def driver_of(learner: Learner, states: Any, index: int, sample: bool = False) -
     return bc_sac.Driver(state.average, sample)
 
 
-def export_policies(config: Training, states: Any, folder: Path, scenes: Sequence[Scene] | Scene) -> list[Path]:
-    """Write the policy of each seed to `folder`/policy-SEED; its contract names where the scenes are from."""
-    config = replace(config, source=_sources(scenes))
-    return [export_seed(config, states, seed, folder / f"policy-{seed}") for seed in config.seeds]
+def export_policies(
+    config: Training,
+    states: Any,
+    folder: Path,
+    scenes: Sequence[Scene] | Scene,
+    frozen: Mapping[str, int] | None = None,
+) -> list[Path]:
+    """Write the policy of each seed to `folder`/policy-SEED; its contract names where the scenes are from.
+
+    frozen: as in the event of the states.
+    """
+    config, since = replace(config, source=_sources(scenes)), frozen or {}
+    return [
+        export_seed(config, states, seed, folder / f"policy-{seed}", since.get(member_of(seed)))
+        for seed in config.seeds
+    ]
 
 
-def export_seed(config: Training, states: Any, seed: int, path: Path) -> Path:
-    """Write the policy of one seed of the run into the folder `path`."""
-    contract = make_contract(algorithm_of(config.learner), config.learner, config.world, source=config.source)
+def export_seed(config: Training, states: Any, seed: int, path: Path, frozen_at: int | None = None) -> Path:
+    """Write the policy of one seed of the run into the folder `path`. frozen_at: where its training broke off."""
+    origin: dict[str, Any] = {"source": config.source, "frozen_at": frozen_at}
+    contract = make_contract(algorithm_of(config.learner), config.learner, config.world, **origin)
     return export_policy(states, config.learner, contract, path, seed=config.seeds.index(seed))
+
+
+def member_of(seed: int) -> str:
+    """Name of a seed in the training loop."""
+    return f"seed {seed}"
 
 
 def initial_states(config: Training) -> Any:
@@ -169,6 +194,7 @@ def _events(
     demos: Demonstrations | None,
     validation: Sequence[Scene],
     run: RunDirectory | None,
+    policy: Stop | Freeze,
     progress: bool,
 ) -> Iterator[Event]:
     world = World(config.world)
@@ -180,7 +206,8 @@ def _events(
         seed=0,
         run=run,
         save_every=config.save_every,
-        members=[f"seed {seed}" for seed in config.seeds],
+        members=[member_of(seed) for seed in config.seeds],
+        on_nonfinite=policy,
         log_every=1,
         progress=progress,
     )
@@ -188,7 +215,7 @@ def _events(
         if event.step % config.validate_every and event.step != config.learner.iterations:
             yield event
             continue
-        found = judge(event.state)
+        found = judge(event.state, event.frozen)
         if run is not None and found:
             run.metrics.write(event.step, found)
         yield replace(event, metrics=event.metrics | found)
@@ -203,7 +230,8 @@ def _init(learner: Learner, world: World, key: Key[Array, ""]) -> Any:
 def _update(
     config: Training, world: World, scenes: Sequence[Scene] | Scene, demos: Demonstrations | None
 ) -> Callable[[Any, None, Array], tuple[Any, dict[str, Array]]]:
-    """An iteration of all seeds. The loop passes the bank and the demonstrations to the program as arguments."""
+    """An iteration of all seeds; of each metric a value a seed. The loop passes the bank and the demonstrations to the
+    program as arguments."""
     learner, seeds = config.learner, jnp.asarray(np.asarray(config.seeds, np.int32))
     driven = not isinstance(learner, BCConfig)
     bank = on_device(scenes if isinstance(scenes, Scene) else make_bank(scenes)) if driven else None
@@ -218,12 +246,7 @@ def _update(
 
     def update(states: Any, _: None, key: Array) -> tuple[Any, dict[str, Array]]:
         keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(seeds)
-        states, found = _for_each(one, states, keys)
-        metrics = {name: value.mean() for name, value in found.items()}
-        if len(config.seeds) > 1:
-            rows = enumerate(config.seeds)
-            metrics |= {f"seed-{seed}/{name}": value[k] for k, seed in rows for name, value in found.items()}
-        return states, metrics
+        return _for_each(one, states, keys)
 
     return update
 
@@ -242,16 +265,21 @@ def _for_each(one: Callable[[Any, Array], Any], states: Any, keys: Array) -> Any
     return eqx.combine(arrays, rest), metrics
 
 
-def _judge(config: Training, world: World, validation: Sequence[Scene]) -> Callable[[Any], dict[str, float]]:
-    """Failure rate and mean progress ratio of the policies' modes in the validation scenes."""
+def _judge(
+    config: Training, world: World, validation: Sequence[Scene]
+) -> Callable[[Any, Mapping[str, int]], dict[str, float]]:
+    """Failure rate and mean progress ratio of the policies' modes in the validation scenes; who is frozen fails."""
     if not validation:
-        return lambda states: {}
+        return lambda states, frozen: {}
     bank = make_bank(validation)
     held = on_device(bank)
 
-    def judge(states: Any) -> dict[str, float]:
+    def judge(states: Any, frozen: Mapping[str, int]) -> dict[str, float]:
         found: dict[str, float] = {}
         for index, seed in enumerate(config.seeds):
+            if member_of(seed) in frozen:
+                found[f"seed-{seed}/validation/failure"] = 1.0
+                continue
             drives = drive(world, held, driver_of(config.learner, states, index), stream(0, "validation"))
             outcomes = outcomes_of(world, bank, drives)
             ratio = outcomes.progress_ratio[np.isfinite(outcomes.progress_ratio)]
