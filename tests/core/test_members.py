@@ -1,4 +1,6 @@
-"""Members of a training: metrics of each, and `Freeze`, which keeps one that is lost and trains the others as before."""
+"""Members of a training: metrics of each, and `Freeze`: one that is lost stays, the others go on as before."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,9 +41,9 @@ def update(state, batch, key, leaf="w", value=np.nan):
 
 
 def run_to(steps, bad_at, *, leaf="w", value=np.nan, stop_after=None, **options):
-    options = {"on_nonfinite": Freeze(), "members": MEMBERS, "log_every": 5, "progress": False} | options
-    events = []
-    for event in fit(lambda s, b, k: update(s, b, k, leaf, value), start(bad_at), steps=steps, seed=3, **options):
+    settings: dict[str, Any] = {"on_nonfinite": Freeze(), "members": MEMBERS, "log_every": 5, "progress": False}
+    events, settings = [], settings | options
+    for event in fit(lambda s, b, k: update(s, b, k, leaf, value), start(bad_at), steps=steps, seed=3, **settings):
         events.append(event)
         if len(events) == stop_after:
             break
@@ -107,11 +109,11 @@ def test_stop_names_the_metric_of_the_member():
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
 def test_a_run_with_frozen_members_goes_on_to_the_same_bits(tmp_path, stop_after, capsys):
-    bad_at, options = (0, 7, 12), {"save_every": 5}
+    bad_at = (0, 7, 12)
     whole = run_to(20, bad_at)
     for resume in (False, True):
         with RunDirectory.create(tmp_path / "r", {}, resume=resume) as run:
-            events = run_to(20, bad_at, run=run, stop_after=None if resume else stop_after, progress=True, **options)
+            events = run_to(20, bad_at, run=run, save_every=5, stop_after=None if resume else stop_after, progress=True)
         notes = [line for line in capsys.readouterr().err.splitlines() if "frozen" in line]
         seen = {"seed 3": 7, "seed 5": 12} if resume else events[-1].frozen
         assert notes == [f"{member} is frozen: NaN or infinity at step {step}" for member, step in seen.items()]
@@ -122,7 +124,8 @@ def test_a_run_with_frozen_members_goes_on_to_the_same_bits(tmp_path, stop_after
     with RunDirectory.create(tmp_path / "r", {}, resume=True) as run:
         (again,) = run_to(20, bad_at, run=run)
         assert (again.metrics, again.frozen) == (whole[-1].metrics, whole[-1].frozen)
-        for change in ({"on_nonfinite": Stop()}, {"members": ("seed 2", "seed 4", "seed 5")}):
+        changes: Any = {"on_nonfinite": Stop()}, {"members": ("seed 2", "seed 4", "seed 5")}
+        for change in changes:
             with pytest.raises(ConfigError, match="on_nonfinite: frozen in this run are seed 3 since step 7, seed 5"):
                 run_to(30, bad_at, run=run, **change)
 
@@ -150,8 +153,8 @@ def test_a_metric_of_all_that_is_not_finite_is_an_error():
         new, metrics = update(state, batch, key, "loss")
         return new, {"mean": metrics["loss"].mean()}
 
+    options: Any = {"members": MEMBERS, "on_nonfinite": Freeze(), "progress": False}
     with pytest.raises(NumericsError, match=r"step 7: .*\(non-finite: metrics/mean\)"):
-        options = {"members": MEMBERS, "on_nonfinite": Freeze(), "progress": False}
         list(fit(mean, start((0, 7, 0)), steps=20, seed=3, **options))
 
 
@@ -170,12 +173,14 @@ def test_freezing_is_traced_and_compiled_once(caplog):
     assert len([r for r in caplog.records if r.getMessage().startswith("Compiling jit(run)")]) == 1
 
 
-def test_members_on_several_devices(healthy):
+def test_members_on_several_devices(healthy, caplog):
     mesh = jax.make_mesh((3,), ("seeds",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:3])
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("seeds"))
     state = jax.device_put(start((0, 7, 0)), sharding)
     options = {"members": MEMBERS, "on_nonfinite": Freeze(), "progress": False, "log_every": 5}
-    *_, last = fit(update, state, steps=20, seed=3, **options)
+    with jax.log_compiles():
+        *_, last = fit(update, state, steps=20, seed=3, **options)
+    assert len([r for r in caplog.records if r.getMessage().startswith("Compiling jit(run)")]) == 1
     assert (last.frozen, last.state["w"].sharding) == ({"seed 3": 7}, sharding)
     np.testing.assert_allclose(last.state["w"][0], healthy[20]["w"][0], rtol=1e-5)
     np.testing.assert_allclose(last.state["w"][1], healthy[6]["w"][1], rtol=1e-5)

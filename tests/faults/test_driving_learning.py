@@ -102,4 +102,9 @@ def test_what_does_not_fit_in_memory_is_told_with_what_would(learner):
         assert more > free
     with pytest.raises(ConfigError, match="nothing fits; take fewer seeds or scenes"):
         check_memory(learner, world, 4, scenes, need.total(1, 1) - 1)
+    more = need._replace(copies=3).total(learner.capacity, learner.environments)
+    assert more == total + held
+    check_memory(learner, world, 4, scenes, more, copies=3)
+    with pytest.raises(ConfigError, match=f"{more:,} bytes are needed .*for 3 x 4 states"):
+        check_memory(learner, world, 4, scenes, total, copies=3)
     assert (free_bytes() or 2**30) > 2**20

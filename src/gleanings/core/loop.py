@@ -46,7 +46,8 @@ class Freeze:
 
     A member is lost when a float in its rows of the new state, or its value of a metric, is not finite; by a metric
     that is one number for all, all are. Rows of metrics count the members lost as `frozen`; means are over the others,
-    and the values of its own end. Raises NumericsError when none is left. Takes memory for the state once more.
+    and the values of its own end. Raises NumericsError when none is left. An update that could use the memory of the
+    state again takes that of one more.
     """
 
 

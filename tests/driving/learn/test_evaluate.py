@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from gleanings.core.errors import ConfigError
 from gleanings.driving.config import ObserveConfig
 from gleanings.driving.learn import drives as drives_module
+from gleanings.driving.learn import evaluate as evaluate_module
 from gleanings.driving.learn.baselines import controls
 from gleanings.driving.learn.config import BCConfig, WorldConfig
 from gleanings.driving.learn.contract import LIMITS, Contract, make_contract
@@ -96,6 +98,25 @@ def test_an_evaluation_is_the_outcomes_of_a_drive():
     assert found.figure("failure_star", "first").n == COUNT // 2
     text = json.dumps(found.to_json(), allow_nan=False)
     assert json.loads(text)["worlds"]["log"]["scenes"][1]["scene"] == found.scenes[1]
+
+
+def test_a_policy_whose_training_broke_off_fails_everywhere(monkeypatch):
+    contract = make_contract("bc", BCConfig(), WorldConfig(), frozen_at=17)
+    monkeypatch.setattr(evaluate_module, "drive", lambda *arguments: driven("expert replay"))
+    found = evaluate_policy(SimpleNamespace(contract=contract), family_scenes())
+    whole = outcomes("expert replay")
+    assert not whole.failed.any()
+    assert found.outcomes().failed.all()
+    assert found.outcomes().first_failure.tolist() == [0] * COUNT
+    assert [found.figure(metric).estimate for metric in ("failure", "failure_star@0.3")] == [1.0, 1.0]
+    assert found.outcomes().progress_m == pytest.approx(whole.progress_m)
+    np.testing.assert_array_equal(found.outcomes().collision, whole.collision)
+    line = "training broke off at iteration 17 by NaN or infinity: counts as failing in every scene"
+    assert found.table().splitlines()[1] == line
+    assert "broke off" not in replace(found, frozen_at=None).table()
+    assert (found.to_json()["frozen_at"], found.to_json()["worlds"]["log"]["scenes"][0]["failure"]) == (17, 1.0)
+    good = replace(found, worlds={"log": whole}, frozen_at=None)
+    assert compare([found, good], [good, good]).per_seed == (1.0, 0.0)
 
 
 def test_table_shows_intervals_n_and_the_shifted_world():

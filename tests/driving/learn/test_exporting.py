@@ -3,13 +3,16 @@
 import shutil
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gleanings import cli
 from gleanings.core.config import save
+from gleanings.driving.learn import training
 from gleanings.driving.learn.config import BCConfig, NetConfig, WorldConfig
 from gleanings.driving.learn.demos import Demonstrations
+from gleanings.driving.learn.policy import load_policy
 from gleanings.driving.learn.training import train
 from gleanings.driving.observation import observation_size
 
@@ -43,6 +46,29 @@ def test_an_exported_policy_is_that_of_the_run(finished, tmp_path, seed):
         for folder in (tmp_path / "policy", finished / "artifacts" / f"policy-{seed}")
     )
     assert own == other
+
+
+def test_what_broke_off_is_exported_as_such(tmp_path, monkeypatch):
+    plain = training._update
+
+    def poisoned(config, *data):
+        update = plain(config, *data)
+
+        def one(states, batch, key):
+            states, metrics = update(states, batch, key)
+            bad = jnp.arange(2) * (states.step == 4)
+            return states, metrics | {"actor/error": jnp.where(bad == 1, jnp.inf, metrics["actor/error"])}
+
+        return one
+
+    monkeypatch.setattr(training, "_update", poisoned)
+    options = OPTIONS | {"directory": tmp_path / "run", "on_nonfinite": "skip-seed"}
+    assert [event.frozen for event in train(CONFIG, (), _demos(), **options)] == [{}, {"seed 5": 2}]
+    for seed, frozen_at in ((3, None), (5, 2)):
+        assert export(tmp_path / "run", "--seed", str(seed), "--out", str(tmp_path / f"{seed}")) == 0
+        assert load_policy(tmp_path / f"{seed}").contract.frozen_at == frozen_at
+        own = (tmp_path / f"{seed}" / "policy.json").read_bytes()
+        assert own == (tmp_path / "run" / "artifacts" / f"policy-{seed}" / "policy.json").read_bytes()
 
 
 def test_what_cannot_be_exported_is_one_line(finished, tmp_path, capsys):

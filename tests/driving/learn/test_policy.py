@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -162,6 +163,9 @@ def test_arrays_that_are_missing_unknown_or_of_another_shape(folder):
         {"head": "categorical", "bins": [2, 2]},
         {"world": {"observe": {"objects": -1}}},
         {"surprise": 1},
+        {"frozen_at": "late"},
+        {"frozen_at": 0},
+        {"frozen_at": True},
     ],
 )
 def test_records_that_no_policy_has(folder, changes):
@@ -199,6 +203,15 @@ def test_a_contract_survives_json(saved):
     assert load_policy(saved).contract == CONTRACT
     assert isinstance(CONTRACT, Contract)
     assert (CONTRACT.source, CONTRACT.licence) == ("made up", "none")
+
+
+def test_where_training_broke_off_is_kept(folder):
+    contract = json.loads((folder / RECORD).read_text())["contract"]
+    rewrite(folder, contract=contract | {"frozen_at": 17})
+    assert load_policy(folder).contract == replace(CONTRACT, frozen_at=17)
+    del contract["frozen_at"]  # as in files written before there was such a field
+    rewrite(folder, contract=contract)
+    assert load_policy(folder).contract == CONTRACT
 
 
 def test_stablehlo_runs_where_there_is_only_jax(tmp_path):

@@ -1,6 +1,7 @@
 """The report of a run from made-up drives: what it shows, its size, and the files beside it."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,33 @@ def test_a_run_is_shown_plots_first(tmp_path):
     )
     assert "Shifted world, not trained in: others by IDM." in page
     assert not re.search(r"(?:src|href)=\"https?:", page)
+
+
+def test_a_seed_whose_training_broke_off_is_said_first_and_shown_by_no_clip(tmp_path, monkeypatch):
+    one, count = assessment(), np.zeros(COUNT, int)
+    worlds = {world: replace(found, first_failure=count) for world, found in one.policies["seed 3"].worlds.items()}
+    broken = replace(one.policies["seed 3"], worlds=worlds, frozen_at=2)
+    one = replace(one, policies=dict(one.policies) | {"seed 3": broken})
+    assert list(one.policies) == ["seed 3", "seed 5"]
+    path = training_report(CONFIG, ROWS, {"generated": AUDIT}, one, {}, ("Few logs.",)).save(tmp_path / "report.html")
+    page = path.read_text().replace("\u00a0", " ")
+    said = "seed 3: training broke off at iteration 2 by NaN or infinity: counts as failing in every scene"
+    assert 0 < page.index(said) < page.index("Few logs.") < page.index("<svg")
+    assert "seed 5 fails in no test scene" in page
+    assert "100 [97, 100]" in page
+    save_scenes(one, (3, 5), tmp_path / "scenes.npz")
+    with np.load(tmp_path / "scenes.npz", allow_pickle=False) as found:
+        assert (found["failed"][0].all(), found["failed"][1].all()) == (True, False)
+    monkeypatch.setattr(module, "episode_clips", lambda world, scenes, drivers: [" ".join(drivers)] * len(scenes))
+    clips = module.failure_clips(one, dict.fromkeys(one.policies), 2)
+    own = one.policies["seed 5"].outcomes()
+    assert list(clips) == [one.policies["seed 5"].scenes[i] for i in np.flatnonzero(own.failed)[::-1][:2]]
+    assert set(clips.values()) == {"seed 5"}
+    alone = replace(one, policies={"seed 3": broken})
+    page = evaluation_report(alone, {}, "my logs").save(tmp_path / "other.html").read_text()
+    assert said in page
+    assert "seed 3 has no contact and stays on the road" in page
+    assert "fails in no test scene" not in page
 
 
 def test_strata_are_never_mixed(tmp_path):

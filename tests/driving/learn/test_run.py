@@ -1,6 +1,8 @@
 """From nothing to a report by the commands, and the refusals that come before any work."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,14 @@ def test_refusals_come_at_once(arguments, line, tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert line in error
     assert error.count("\n") == 1
+
+
+def test_another_way_with_nan_is_refused_before_jax_is_loaded():
+    code = "import sys\nfrom gleanings import cli\ntry:\n    cli.main(['drive', 'train', '--on-nonfinite', 'skip'])\n"
+    code += "finally:\n    print('jax' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout) == (2, "False\n")
+    assert "'stop', 'skip-seed'" in found.stderr
 
 
 def test_demonstrations_of_strata_keep_their_scenes(monkeypatch):

@@ -91,8 +91,8 @@ def train(
         limit: Read at most so many scenes.
         edge_m: Distance to the road edge below which the reward falls.
         clearance_m: Distance to other boxes below which the reward falls.
-        on_nonfinite: When a seed gives NaN or infinity, end the run, or leave that seed as it was, which then counts as
-            failing in every scene, and train the others. May be changed with --resume.
+        on_nonfinite: When a seed gives NaN or infinity, stop ends the run; skip-seed leaves that seed as it was, which
+            then counts as failing in every scene, and trains the others. May be changed with --resume.
         resume: Go on with the run in `out`.
         report: Drive the test scenes at the end and write report.html.
     """
