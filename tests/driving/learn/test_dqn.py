@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,10 @@ from scipy.stats import chisquare
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.learn import dqn
+from gleanings.driving.learn._descent import descend
 from gleanings.driving.learn.config import DQNConfig, NetConfig
+from gleanings.driving.learn.heads import Categorical
+from gleanings.driving.learn.world import World
 
 from ._toys import GRID, Table, Toy, crash_or_drive, random_process, toy_bank
 
@@ -62,6 +66,38 @@ def test_the_second_network_judges_the_choice_of_the_first():
     rows = dqn.Rows(obs, jnp.zeros((2, 2)), jnp.asarray([-1.0, -2.0]), obs)
     net, target = Table(jnp.asarray([[0.0, 1.0], [5.0, 1.0]])), Table(jnp.asarray([[9.0, -4.0], [-6.0, 7.0]]))
     np.testing.assert_allclose(dqn.double_targets(net, target, rows, 0.5), [-3.0, -5.0])
+
+
+def test_observations_prepared_once_give_the_step_of_raw_ones():
+    """Against `jax.vmap` over rows that each network prepares for itself."""
+    world, config = World(), dataclasses.replace(CONFIG, net=NetConfig(width=4, trunk=(16,)), gradient_steps=1)
+    state = jax.jit(lambda key: dqn.init(config, world, key))(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 3)
+    obs = jax.random.normal(keys[0], state.replay.obs.shape).astype(jnp.float16)
+    action = jax.random.uniform(keys[1], state.replay.action.shape, minval=-1.0)
+    reward = -jax.random.uniform(keys[2], state.replay.reward.shape)
+    replay = dqn.Replay(obs, action, reward, jnp.int32(0), jnp.int32(32))
+    state = eqx.tree_at(lambda s: (s.replay, s.priority), state, (replay, jnp.ones_like(state.priority)))
+    state = eqx.tree_at(lambda s: s.target, state, jax.tree.map(lambda leaf: 0.9 * leaf, state.net))
+
+    @jax.jit
+    def reference(state, key):
+        rows = dqn.draw_by_priority(state.priority, replay.count, config.batch, jnp.float32(0.4), key)
+        rows, weight = dqn.take(replay, rows.episode, rows.step), rows.weight
+        y = dqn.double_targets(jax.vmap(state.net), jax.vmap(state.target), rows, config.discount)
+        index = dqn.index_of(rows.action, Categorical(config.bins))
+
+        def loss(net):
+            return dqn.loss(jax.vmap(net), rows.obs, index, y, weight)[0]
+
+        value, slope = eqx.filter_value_and_grad(loss)(state.net)
+        return value, descend(dqn.make_optimiser(config), state.net, slope, state.moments)[0]
+
+    found, metrics = jax.jit(lambda state, key: dqn.gradient_step(config, state, replay, key))(state, jax.random.key(2))
+    value, net = reference(state, jax.random.key(2))
+    np.testing.assert_allclose(metrics["critic/loss"], value, rtol=1e-6)
+    for ours, theirs in zip(jax.tree.leaves(found.net), jax.tree.leaves(net), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_bins_are_numbered_as_those_of_the_head():

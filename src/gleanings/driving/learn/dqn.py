@@ -5,7 +5,7 @@ episode (design page 3.1), so that no target has a done factor; sizes, rates and
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32, Key
 from gleanings.driving.learn._descent import descend, follow, make_optimiser
 from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import DQNConfig
+from gleanings.driving.learn.encoders import Seen
 from gleanings.driving.learn.heads import Categorical
 from gleanings.driving.learn.networks import QNetwork
 from gleanings.driving.learn.replay import Replay, Rows, make_replay, put, take, write
@@ -24,7 +25,7 @@ from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Scene
 from gleanings.driving.state import SimState
 
-ValuesFn = Callable[[Array], Array]  # observation [D] -> values [A]
+ValuesFn = Callable[[Any], Array]  # observations [B, D] -> values [B, A]
 Scalar = Float32[Array, ""]
 Metrics = dict[str, Array]
 
@@ -73,19 +74,19 @@ def index_of(u: Float32[Array, "B 2"], grid: Categorical) -> Int32[Array, " B"]:
 
 def double_targets(net: ValuesFn, target: ValuesFn, rows: Rows, discount: float) -> Float32[Array, " B"]:
     """r + discount Qbar(s', argmax_b Q(s', b)); no state is the last."""
-    best = jax.vmap(net)(rows.next_obs).argmax(1)
-    return rows.reward + discount * _picked(jax.vmap(target)(rows.next_obs), best)
+    best = net(rows.next_obs).argmax(1)
+    return rows.reward + discount * _picked(target(rows.next_obs), best)
 
 
 def loss(
     net: ValuesFn,
-    obs: Float32[Array, "B D"],
+    obs: Seen,
     index: Int32[Array, " B"],
     target: Float32[Array, " B"],
     weight: Float32[Array, " B"],
 ) -> tuple[Scalar, Float32[Array, " B"]]:
     """Mean over rows of weight * huber(Q(s, a) - y), quadratic up to errors of 1; and the errors."""
-    error = _picked(jax.vmap(net)(obs), index) - target
+    error = _picked(net(obs), index) - target
     return (weight * optax.huber_loss(error)).mean(), error
 
 
@@ -155,6 +156,8 @@ def gradient_step(config: DQNConfig, state: State, replay: Replay, key: Key[Arra
     correction = first + (last - first) * jnp.minimum(state.step / max(total - 1, 1), 1.0)
     drawn = draw_by_priority(state.priority, replay.count, config.batch, correction, key)
     rows = take(replay, drawn.episode, drawn.step)
+    prepared = state.net.encoder.prepared  # without weights, so that both networks can share it
+    rows = rows._replace(obs=prepared(rows.obs), next_obs=prepared(rows.next_obs))
     target = double_targets(state.net, state.target, rows, config.discount)
     index = index_of(rows.action, Categorical(config.bins))
     (value, error), slope = eqx.filter_value_and_grad(loss, has_aux=True)(
