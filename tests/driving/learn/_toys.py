@@ -37,7 +37,9 @@ class Toy(World):
         """Progress is the sum of nothing: the first part of u."""
         offset = jnp.clip(state + u[1], -3.0, 3.0)
         off, far = jnp.abs(offset) > 2.5, jnp.float32(9)
-        return offset, Decision(self._seen(scene, offset), -jnp.abs(offset), far, u[0], off & False, off & False, off)
+        return offset, Decision(
+            self._seen(scene, offset), -jnp.abs(offset), far, u[0], off & False, off & False, off, off & False
+        )
 
     def _seen(self, scene, offset):
         return jnp.zeros(self.observation_size).at[SPEED].set(scene.start).at[OFFSET].set(offset)

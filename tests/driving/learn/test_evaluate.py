@@ -43,7 +43,7 @@ def made(failed, ratio, label="made", trained="log", kinds=("curve", "jam")) -> 
     failed, ratio = np.asarray(failed, bool), np.asarray(ratio, float)
     count, zero = len(failed), np.zeros(len(failed))
     first = np.where(failed, 3, -1)
-    found = Outcomes(failed, failed, failed & False, first, zero, ratio, zero, zero + np.nan, zero, zero, zero)
+    found = Outcomes(failed, failed, *[failed & False] * 2, first, zero, ratio, zero, zero + np.nan, zero, zero, zero)
     names = tuple(f"{kinds[i % len(kinds)]}-0-{i}" for i in range(count))
     buckets = {"all": np.ones(count, bool)} | {name: Halves(count).mask(name) for name in Halves.names}
     return PolicyEvaluation(label, names, {"log": found, "idm": found}, buckets, trained)

@@ -24,7 +24,7 @@ def drives(x, y, arc, u) -> Drives:
     """Along the x axis; the arc after each decision is given."""
     zero = np.zeros_like(x)
     pose = Pose(x, y, zero, zero, zero, zero)
-    return Drives(*[arc] * 3, arc > 9e9, arc > 9e9, arc > 9e9, u, pose, zero[:, 0], zero[:, 0] > 0)
+    return Drives(*[arc] * 3, *[arc > 9e9] * 4, u, pose, zero[:, 0], zero[:, 0] > 0)
 
 
 def straight(count: int, samples: int = 50) -> Scene:

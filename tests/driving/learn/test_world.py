@@ -87,6 +87,19 @@ def test_rewards_are_bounded_events_recorded_and_nothing_ends(u: tuple[float, fl
         np.testing.assert_allclose(poses[:, -1], poses[:, -2] + [0, 0, 2], atol=1e-5)
 
 
+def test_the_route_is_left_at_four_metres_from_the_middle_of_its_lanes() -> None:
+    assert not drive((0.0, 0.0))[1].off_route[0].any()
+    _, found, poses = drive((0.3, -1.0))
+    paths = bank().paths
+    middle = np.stack([np.asarray(field)[:, 0] for field in (paths.x, paths.y)], -1)
+    inside = np.arange(middle.shape[1]) < np.asarray(paths.length)[:, :1]
+    away = np.hypot(*np.moveaxis(poses[:, 1:, None, :2] - middle[:, None], -1, 0))
+    away = np.where(inside[:, None], away, np.inf).min(-1)
+    assert found.off_route.any()
+    assert found.off_route[away > 4.5].mean() > 0.9  # not where the arc is at a cut of the route
+    assert not found.off_route[:, :2][away[:, :2] < 3.0].any()
+
+
 def test_the_action_is_what_moves_the_ego() -> None:
     _, _, poses = drive((0.5, 0.0))
     way = np.hypot(*np.diff(poses[..., :2], axis=1).transpose(2, 0, 1))
@@ -104,7 +117,7 @@ def test_an_event_in_any_step_counts_the_reward_is_their_mean_and_progress_can_b
     assert (one.reward > 0).any()
     np.testing.assert_allclose(two.reward, unpaid.reshape(4, HORIZON, 2).mean(2), atol=2e-4)
     np.testing.assert_allclose(two.clearance_m, one.clearance_m.reshape(4, HORIZON, 2).min(2), atol=1e-3)
-    for name in ("collision", "at_fault", "off_road"):
+    for name in ("collision", "at_fault", "off_road", "off_route"):
         np.testing.assert_array_equal(getattr(two, name), getattr(one, name).reshape(4, HORIZON, 2).any(2))
     np.testing.assert_allclose(two.progress_m, one.progress_m[:, 1::2], atol=1e-3)
 

@@ -33,7 +33,7 @@ class Driver(eqx.Module):
 
 
 class Drives(NamedTuple):
-    """C scenes of H decisions, NumPy. reward ... off_road: [C, H], as in `world.Decision`; u: [C, H, 2]; pose of the
+    """C scenes of H decisions, NumPy. reward ... off_route: [C, H], as in `world.Decision`; u: [C, H, 2]; pose of the
     ego, at the start and after each decision: [C, H + 1]; comfort, and whether it is defined: bool [C]."""
 
     reward: Any
@@ -42,6 +42,7 @@ class Drives(NamedTuple):
     collision: Any
     at_fault: Any
     off_road: Any
+    off_route: Any
     u: Any
     pose: Pose
     comfort: Any
@@ -119,6 +120,7 @@ def _episode(world: World, scene: Scene, driver: Any, key: Array) -> Drives:
             collision=decision.collision & counts,
             at_fault=decision.at_fault & counts,
             off_road=decision.off_road & counts,
+            off_route=decision.off_route & counts,
         )
         return (after, decision.observation), (kept, u, _ego(after, slot))
 

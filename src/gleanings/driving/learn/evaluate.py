@@ -26,6 +26,7 @@ _COLUMNS = {
     "failure_star": "failure* %",
     "at_fault": "at fault %",
     "off_road": "off road %",
+    "off_route": "off route %",
     "progress_ratio": "progress",
     "ade_m": "ADE m",
     "comfort": "comfort %",

@@ -14,7 +14,7 @@ from gleanings.driving.scene import Scene
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the log's progress below which a drive without contact counts as failed, too (failure*)."""
 _SHARE, _SHORT_M, _SATURATED = 0.5, 5.0, 0.95
-RATES = ("failure", "failure_star", "collision", "at_fault", "off_road", "comfort")
+RATES = ("failure", "failure_star", "collision", "at_fault", "off_road", "off_route", "comfort")
 """Metrics that are 0 or 1."""
 MEANS = ("progress_ratio", "progress_m", "clearance_m", "ade_m", "saturated", "reward")
 """Metrics that are measured: share of the log's progress, m, m, m, share of |u| > .95, mean of the decisions."""
@@ -22,13 +22,15 @@ MEANS = ("progress_ratio", "progress_m", "clearance_m", "ade_m", "saturated", "r
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Arrays [C]. first_failure: decision of the first failure, -1: none; 0 in every scene of a policy that counts as
-    failing. comfort, ade_m, progress_ratio: NaN where undefined. progress_ratio: progress along the route over the
-    log's, as long as the log lasts; undefined where the log made less than 5 m. Others: see `RATES`, `MEANS`."""
+    """Arrays [C]. off_route: more than 4 m from the route at any step. first_failure: decision of the first failure,
+    -1: none; 0 in every scene of a policy that counts as failing. comfort, ade_m, progress_ratio: NaN where undefined.
+    progress_ratio: progress along the route over the log's, as long as the log lasts; undefined where the log made less
+    than 5 m. Others: see `RATES`, `MEANS`."""
 
     collision: Bool[np.ndarray, " C"]
     at_fault: Bool[np.ndarray, " C"]
     off_road: Bool[np.ndarray, " C"]
+    off_route: Bool[np.ndarray, " C"]
     first_failure: Int[np.ndarray, " C"]
     progress_m: Float[np.ndarray, " C"]
     progress_ratio: Float[np.ndarray, " C"]
@@ -70,6 +72,7 @@ def outcomes_of(world: World, bank: Scene, drives: Drives, failing: bool = False
         collision=drives.collision.any(1),
         at_fault=drives.at_fault.any(1),
         off_road=drives.off_road.any(1),
+        off_route=drives.off_route.any(1),
         first_failure=np.where(failed.any(1) | failing, 0 if failing else failed.argmax(1), -1),
         progress_m=gained,
         progress_ratio=ratio,

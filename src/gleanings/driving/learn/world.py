@@ -25,12 +25,14 @@ from gleanings.driving.scene import Scene
 from gleanings.driving.sim import Simulator
 from gleanings.driving.state import SimState
 
-METRICS = ("collision", "at_fault", "off_road", "off_road_m", "progress_m")
+METRICS = ("collision", "at_fault", "off_road", "off_road_m", "off_route", "progress_m")
+_EVENTS = ("collision", "at_fault", "off_road", "off_route")
 
 
 class Decision(NamedTuple):
     """What came of a decision. observation [D]; reward, clearance_m (least, to other boxes) and progress_m (along the
-    route since the start) are scalars; collision, at_fault, off_road: whether at any step. All float32 or bool."""
+    route since the start) are scalars; collision, at_fault, off_road, off_route (more than 4 m from the route): whether at
+    any step. All float32 or bool."""
 
     observation: Array
     reward: Array
@@ -39,6 +41,7 @@ class Decision(NamedTuple):
     collision: Array
     at_fault: Array
     off_road: Array
+    off_route: Array
 
 
 class World(eqx.Module):
@@ -87,21 +90,17 @@ class World(eqx.Module):
             stop = -jnp.maximum(along(state.pose)[slot], 0.0) / scene.dt
             rows = jnp.broadcast_to(action.at[0].max(stop), (state.x.shape[0], 2))
             state, out = self.sim.step(scene, state, rows, key)
-            seen = (out.metrics[name].value[slot] for name in ("collision", "at_fault", "off_road", "progress_m"))
+            seen = (out.metrics[name].value[slot] for name in (*_EVENTS, "progress_m"))
             return state, (out.reward[slot], clearance(scene, state), *seen)
 
-        state, (reward, near, collision, at_fault, off_road, progress) = jax.lax.scan(
-            step, state, None, length=self.config.every
-        )
+        state, (reward, near, *events, progress) = jax.lax.scan(step, state, None, length=self.config.every)
         gained = self.config.progress_weight * (state.arc[slot] - arc) / 10
         return state, Decision(
             self.observe(scene, state),
             reward.mean() + gained,
             near.min(),
             progress[-1],
-            collision.any(),
-            at_fault.any(),
-            off_road.any(),
+            *(event.any() for event in events),
         )
 
     def _check(self, scene: Scene) -> None:
