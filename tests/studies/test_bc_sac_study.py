@@ -15,7 +15,8 @@ from gleanings.studies import _bc_sac_scenes
 from gleanings.studies import bc_sac as study
 from gleanings.studies._bc_sac_arms import FIELDS, GRIDS, setup
 from gleanings.studies._bc_sac_outcomes import outcomes, unpacked
-from gleanings.studies._bc_sac_scenes import SPLITS, kinds_and_sites, load_bank, make_given, shards
+from gleanings.studies._bc_sac_scenes import DECK, SPLITS, kinds_and_sites, load_bank, make_given, shards
+from gleanings.studies._bc_sac_scenes import SHARED as SHARED_MAPS
 from gleanings.studies._bc_sac_trials import packed, pick_clips
 
 FULL = study.SCALES["full"]
@@ -34,10 +35,10 @@ def test_splits_share_no_map_and_no_seed():
 
 
 def test_maps_are_numbered_as_hazards_share_them():
-    assert len(_deck(KINDS, 0.3)) == study._DECK
-    assert SHARED == study._SHARED
+    assert len(_deck(KINDS, 0.3)) == DECK
+    assert SHARED == SHARED_MAPS
     names = ["cut_in-7-0", "merge-7-207", "merge-7-208", "cut_in-8-0", "occluded_pedestrian-7-1"]
-    kinds, sites = kinds_and_sites(names, study._DECK, study._SHARED)
+    kinds, sites = kinds_and_sites(names)
     assert kinds == ["cut_in", "merge", "merge", "cut_in", "occluded_pedestrian"]
     assert sites == [0, 0, 1, 2, 0]
 

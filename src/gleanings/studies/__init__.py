@@ -12,6 +12,7 @@ STUDIES: dict[str, str] = {
     "batch-policy-selection": "gleanings.studies.batch_policy_selection:STUDY",
     "driving-simulator": "gleanings.studies.driving_simulator:STUDY",
     "bc-sac": "gleanings.studies.bc_sac:STUDY",
+    "driving-agents": "gleanings.studies.driving_agents:STUDY",
 }
 
 __all__ = ["STUDIES", "load"]

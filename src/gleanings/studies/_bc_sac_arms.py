@@ -9,7 +9,7 @@ import numpy as np
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.learn import bc_sac
-from gleanings.driving.learn.config import BCConfig, BCSACConfig, WorldConfig, sac_config
+from gleanings.driving.learn.config import BCConfig, BCSACConfig, DQNConfig, WorldConfig, sac_config
 from gleanings.driving.learn.demos import Demonstrations
 from gleanings.driving.learn.drives import drive
 from gleanings.driving.learn.outcomes import outcomes_of
@@ -80,7 +80,7 @@ def trained(
 ) -> dict[str, Any]:
     """Train the seeds of an arm, write their policies, and return the learning curves."""
     learner, world = setup(arm, frozen, effort)
-    curve, states = _learn(learner, world, folder, shards, seeds, arm == "bc-shuffled")
+    curve, states = learnt(learner, world, folder, shards, seeds, arm == "bc-shuffled")
     export_policies(Training(learner, world, seeds), states, policies(folder, arm), [])
     decisions = 0 if isinstance(learner, BCConfig) else effort.iterations * effort.environments * world.horizon
     return {"updates": learner.iterations * learner.gradient_steps, "decisions": decisions, "curve": curve}
@@ -97,7 +97,7 @@ def tried(
 ) -> dict[str, list[float]]:
     """Train the seeds of an arm, and drive the validation scenes: failure, failure* and progress of each seed."""
     learner, world = setup(arm, frozen, effort)
-    _, states = _learn(learner, world, folder, shards, seeds)
+    _, states = learnt(learner, world, folder, shards, seeds)
     bank = load_bank(folder, validation)
     rows = [_driven(bank, driver_of(learner, states, index)) for index in range(len(seeds))]
     return {name: [row[name] for row in rows] for name in rows[0]}
@@ -113,14 +113,15 @@ def load_driver(folder: Path, arm: str, seed: int) -> bc_sac.Driver:
     return bc_sac.Driver(load_policy(policies(folder, arm) / f"policy-{seed}").network)  # pyright: ignore
 
 
-def _learn(
-    learner: Learner,
+def learnt(
+    learner: Learner | DQNConfig,
     world: WorldConfig,
     folder: Path,
     shards: tuple[Shard, ...],
     seeds: tuple[int, ...],
     shuffled: bool = False,
 ) -> tuple[dict[str, list[float]], Any]:
+    """Learning curves, means over the seeds, and the last states. shuffled: labels go to other observations."""
     keep_programs()
     demos = load_demos(folder)
     if shuffled:

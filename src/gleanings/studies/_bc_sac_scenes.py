@@ -1,7 +1,7 @@
 """Scenes of the study bc-sac: generated in shards, scored, kept as files between its pieces, and loaded as one bank."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,27 @@ MOST_GIVEN = 400
 _DEMOS = "demos.npz"
 SPLITS = {"train": 5500, "validation": 6500, "calibration": 7500, "test": 8500}
 """First seed of each split, from the study's seed on."""
+DECK, SHARED = 13, 16
+"""Kinds of a round of hazards; rounds on one map."""
 
 
-def shards(split: str, seed: int, count: int, size: int) -> list[tuple[Shard, int]]:
-    """Shards of a split and how many scenes each has, `count` in all."""
-    first = 10_000 * (seed + 1) + SPLITS[split]
+def shards(split: str, seed: int, count: int, size: int, starts: Mapping[str, int] = SPLITS) -> list[tuple[Shard, int]]:
+    """Shards of a split and how many scenes each has, `count` in all. starts: first seeds of the splits."""
+    first = 10_000 * (seed + 1) + starts[split]
     return [((split, first + k), min(size, count - k * size)) for k in range(-(-count // size))]
 
 
-def make_shard(folder: Path, shard: Shard, count: int, calibration: Sequence[float] = (), keep: bool = True) -> Any:
+def make_shard(
+    folder: Path, shard: Shard, count: int, calibration: Sequence[float] = (), keep: bool = True, scored: bool = True
+) -> Any:
     """Generate, score and save a shard; counts by kind, and of each scene its name and score.
 
-    calibration: scores; with them only scenes of the hardest tenth are saved, unless `keep`.
+    calibration: scores; with them only scenes of the hardest tenth are saved, unless `keep`. Scenes of training, and
+    any unless `scored`, have a score of 0.
     """
     keep_programs()
     scenes, discards = make_hazards(seed=shard[1], count=count)
-    scores = difficulty_scores(scenes) if shard[0] != "train" else np.zeros(count)
+    scores = difficulty_scores(scenes) if scored and shard[0] != "train" else np.zeros(count)
     names = [name_of(scene) for scene in scenes]
     kept = np.ones(count, bool)
     if len(calibration) and not keep:
@@ -112,13 +117,26 @@ def ranked(parts: Sequence[dict[str, Any]], calibration: Sequence[dict[str, Any]
     return make_buckets(own, others, joined(parts, "names"))
 
 
-def kinds_and_sites(names: Sequence[str], deck: int, shared: int) -> tuple[list[str], list[int]]:
+def kinds_and_sites(names: Sequence[str], deck: int = DECK, shared: int = SHARED) -> tuple[list[str], list[int]]:
     """Kind of each hazard and a number of its map, which `shared` rounds of `deck` kinds have in common."""
     kinds = [kind_of(name) for name in names]
     tails = [name.rsplit("-", 2)[1:] for name in names]
     keys = [(int(seed), int(index) // deck // shared) for seed, index in tails]
     number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
     return kinds, [number[key] for key in keys]
+
+
+def counts_of(parts: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Hazards drawn and discarded in shards, by kind."""
+    kinds = sorted({kind for part in parts for kind in part["drawn"]})
+    return {
+        what: {kind: sum(part[what].get(kind, 0) for part in parts) for kind in kinds} for what in ("drawn", "failed")
+    }
+
+
+def piece_name(shard: Shard) -> str:
+    """What the piece of a study that makes a shard is called."""
+    return f"scenes-{shard[0]}-{shard[1]}"
 
 
 def demonstrated(folder: Path, chosen: tuple[Shard, ...]) -> dict[str, Any]:

@@ -36,16 +36,21 @@ CLIPS = (
 
 def judged(folder: Path, sets: Sets, others: Others, arm: str, seeds: tuple[int, ...]) -> dict[str, Any]:
     """Outcomes of the seeds of an arm in each set of scenes."""
-    return _outcomes(folder, sets, others, [load_driver(folder, arm, seed) for seed in seeds])
+    return driven_by(folder, sets, others, [load_driver(folder, arm, seed) for seed in seeds])
 
 
 def controlled(folder: Path, sets: Sets) -> dict[str, dict[str, Any]]:
     """Outcomes of each control in each set of scenes, among logged others."""
-    return {name: _outcomes(folder, sets, "log", [driver]) for name, driver in controls().items()}
+    return {name: driven_by(folder, sets, "log", [driver]) for name, driver in controls().items()}
 
 
-def _outcomes(folder: Path, sets: Sets, others: Others, drivers: list[Any]) -> dict[str, Any]:
-    """All scenes are driven once, as one bank, so that one program serves all sets."""
+def driven_by(
+    folder: Path, sets: Sets, others: Others, drivers: list[Any], bits: Sequence[str] = BITS
+) -> dict[str, Any]:
+    """Outcomes of drivers in each set of scenes, by scene for the metrics in `bits`.
+
+    All scenes are driven once, as one bank, so that one program serves all sets.
+    """
     keep_programs()
     names = tuple(dict.fromkeys(name for _, chosen in sets.values() for name in chosen))
     bank = _bank_of(folder, tuple(dict.fromkeys(shard for shards, _ in sets.values() for shard in shards)), names)
@@ -55,7 +60,7 @@ def _outcomes(folder: Path, sets: Sets, others: Others, drivers: list[Any]) -> d
         drives = drive(world, bank, driver, jax.random.key(0))
         driven.append((outcomes_of(world, held, drives), np.asarray(drives.u)))
     place = {name: i for i, name in enumerate(names)}
-    return {one: _told(driven, np.array([place[name] for name in chosen])) for one, (_, chosen) in sets.items()}
+    return {one: _told(driven, np.array([place[name] for name in chosen]), bits) for one, (_, chosen) in sets.items()}
 
 
 @functools.lru_cache(maxsize=1)
@@ -64,11 +69,11 @@ def _bank_of(folder: Path, shards: tuple[Shard, ...], names: tuple[str, ...]) ->
     return load_bank.__wrapped__(folder, shards, names)
 
 
-def _told(driven: list[tuple[Outcomes, Any]], scenes: Int[np.ndarray, " C"]) -> dict[str, Any]:
+def _told(driven: list[tuple[Outcomes, Any]], scenes: Int[np.ndarray, " C"], bits: Sequence[str]) -> dict[str, Any]:
     """What drivers did in some of the scenes."""
     rows = [Outcomes(**{name: value[scenes] for name, value in vars(row).items()}) for row, _ in driven]
     actions = [u[scenes].reshape(-1, 2) for _, u in driven]
-    found: dict[str, Any] = {name: [packed(row.values(name) > 0) for row in rows] for name in BITS}
+    found: dict[str, Any] = {name: [packed(row.values(name) > 0) for row in rows] for name in bits}
     found |= {name: [float(np.nanmean(row.values(name))) for row in rows] for name in MEANS}
     found["progress"] = [float(np.nanmean(row.progress_ratio)) for row in rows]
     found["distance"] = [_covered(row) for row in rows]

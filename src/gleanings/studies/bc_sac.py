@@ -20,11 +20,13 @@ from gleanings.studies._bc_sac_judge import judge
 from gleanings.studies._bc_sac_report import headline, render, thumbnail
 from gleanings.studies._bc_sac_scenes import (
     GIVEN,
+    counts_of,
     demonstrated,
     joined,
     kinds_and_sites,
     make_given,
     make_shard,
+    piece_name,
     ranked,
     shards,
 )
@@ -70,7 +72,6 @@ SCALES = {
     "quick": Scale(416, 0, 416, 416, 208, 150, 3, Effort(6, 128, 160, 128), ("bc", "sac", "bc-sac", "bc-shuffled")),
     "full": Scale(4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(18, 256, 160), ARMS, tuning=Effort(9, 256, 160)),
 }
-_DECK, _SHARED = 13, 16  # kinds of a round of hazards, rounds on one map
 
 
 def run(config: StudyConfig) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def prepare(config: StudyConfig, scale: Scale, folder: Path) -> tuple[dict[str, 
     for split in splits.values():
         pieces |= _making(folder, split)
     made |= compute(pieces, config)
-    data = {name: [made[_name(shard)] for shard in found] for name, found in chosen.items()}
+    data = {name: [made[piece_name(shard)] for shard in found] for name, found in chosen.items()}
     tuning: list[dict[str, Any]] = []
     frozen = {arm: dict(values) for arm, values in COMMITTED.items()}
     if scale.tuning is not None:
@@ -103,7 +104,7 @@ def prepare(config: StudyConfig, scale: Scale, folder: Path) -> tuple[dict[str, 
 
 
 def _making(folder: Path, split: list[tuple[Any, int]]) -> Pieces:
-    return {_name(shard): partial(make_shard, folder, shard, count) for shard, count in split}
+    return {piece_name(shard): partial(make_shard, folder, shard, count) for shard, count in split}
 
 
 def _tune(
@@ -152,11 +153,11 @@ def tested(config: StudyConfig, scale: Scale, folder: Path, frozen: Any, data: A
         what = (folder, chosen["train"], arm, frozen, scale.effort, seeds)
         pieces[f"train-{arm}-{seeds[0]}"] = partial(trained, *what)
     pieces |= {
-        _name(shard): partial(make_shard, folder, shard, count, calibration, k < whole)
+        piece_name(shard): partial(make_shard, folder, shard, count, calibration, k < whole)
         for k, (shard, count) in enumerate(test)
     }
     found = compute(pieces, config)
-    parts = [found[_name(shard)] for shard, _ in test]
+    parts = [found[piece_name(shard)] for shard, _ in test]
     sets, scenes = _sets(scale, [shard for shard, _ in test], parts, data["calibration"])
     driven = compute(_drives(scale, folder, sets), config)
     given, about = _given(config, scale, folder)
@@ -172,7 +173,7 @@ def tested(config: StudyConfig, scale: Scale, folder: Path, frozen: Any, data: A
     everything = [*parts, *(row for name in ("train", "validation", "calibration") for row in data[name])]
     return {
         "size": _size(scale),
-        "data": _counts(everything) | {"audit": data["audit"]},
+        "data": counts_of(everything) | {"audit": data["audit"]},
         "scenes": scenes,
         "arms": arms,
         "controls": controls,
@@ -210,7 +211,7 @@ def _sets(
     sets, facts = {}, {}
     for name, chosen in rows.items():
         picked = tuple(names[i] for i in chosen)
-        kinds, sites = kinds_and_sites(picked, _DECK, _SHARED)
+        kinds, sites = kinds_and_sites(picked)
         used = tuple(shard for shard in found if saved[shard] & set(picked))
         about = {"names": list(picked), "kind": kinds, "site": sites, "score": [scores[i] for i in chosen]}
         masks = {"top3": "top3"} if name == "hard" else {"top50": "top50", "top10": "top10", "easy": "bottom50"}
@@ -271,21 +272,9 @@ def _arm(
     }
 
 
-def _counts(parts: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Hazards drawn and discarded, by kind."""
-    kinds = sorted({kind for part in parts for kind in part["drawn"]})
-    return {
-        what: {kind: sum(part[what].get(kind, 0) for part in parts) for kind in kinds} for what in ("drawn", "failed")
-    }
-
-
 def _size(scale: Scale) -> dict[str, int]:
     names = ("train", "validation", "calibration", "pool", "whole", "hard", "seeds")
     return {name: getattr(scale, name) for name in names} | vars(scale.effort)
-
-
-def _name(shard: Any) -> str:
-    return f"scenes-{shard[0]}-{shard[1]}"
 
 
 STUDY = Study(

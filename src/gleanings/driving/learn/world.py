@@ -31,8 +31,8 @@ _EVENTS = ("collision", "at_fault", "off_road", "off_route")
 
 class Decision(NamedTuple):
     """What came of a decision. observation [D]; reward, clearance_m (least, to other boxes) and progress_m (along the
-    route since the start) are scalars; collision, at_fault, off_road, off_route (more than 4 m from the route): whether at
-    any step. All float32 or bool."""
+    route since the start) are scalars; collision, at_fault, off_road, off_route (more than 4 m from the route): whether
+    at any step. All float32 or bool."""
 
     observation: Array
     reward: Array
