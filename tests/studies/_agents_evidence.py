@@ -20,8 +20,8 @@ RATES: dict[str, Rates] = {
     "expert replay": (0.0, 0.0, 0.0, 0.0),
     "random": (0.95, 0.6, 0.95, 0.6),
 }
-"""By arm or control: failure and collision among others from the log, the same among others by IDM. The route is left as
-often as an arm collides among others from the log."""
+"""By arm or control: failure and collision among others from the log, the same among others by IDM. The route is left
+as often as an arm collides among others from the log."""
 STAR = 0.03
 """Share of scenes that fail* without failing."""
 

@@ -13,7 +13,6 @@ from scipy import special
 
 from gleanings.core.stats import Difference, Interval, holm
 from gleanings.core.study import Check, Evidence, Label, Verdict
-from gleanings.studies._agents_arms import ARMS
 from gleanings.studies._bc_sac_outcomes import compared, difference, maps_of, outcomes, points, rate
 
 NAMES = {
@@ -195,7 +194,7 @@ def _random(values: dict[str, Any]) -> Check:
 
 def _better(values: dict[str, Any]) -> Check:
     limit = mean_of(values, "random", "failure_star")
-    stars = {arm: mean_of(values, arm, "failure_star") for arm in ARMS}
+    stars = {arm: mean_of(values, arm, "failure_star") for arm in values["arms"]}
     worst = max(stars, key=lambda arm: stars[arm])
     claim = "(gate) every learnt arm fails* less often than random actions"
     measured = f"the worst, {named(worst)}: failure* {100 * stars[worst]:.1f} %, random {100 * limit:.1f} %"

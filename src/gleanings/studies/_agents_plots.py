@@ -1,12 +1,12 @@
 """The figures of the study of driving agents. Rates are drawn in per cent. Source: ours."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gleanings.core.report import Series, figure_bars, figure_line
 from gleanings.core.stats import Interval
-from gleanings.studies._agents_arms import CLONES, TRAINED
+from gleanings.studies._agents_arms import TRAINED
 from gleanings.studies._agents_judge import named, rate_of
 from gleanings.studies._bc_sac_outcomes import points
 
@@ -26,12 +26,18 @@ _CURVES = {
     "collect/reward": ("reward while collecting", "a decision"),
     "collect/progress": ("progress while collecting", "m"),
 }
-_SCENES, _HALF = "scenes, %", (360, 300)
+_SCENES, _HALF, _WIDE = "scenes, %", (360, 300), (740, 320)
+
+
+def shown(values: dict[str, Any], names: Iterable[str]) -> list[str]:
+    """Those of the arms that were run."""
+    return [name for name in names if name in values["arms"]]
 
 
 def world_bars(values: dict[str, Any], metric: str, *, thumbnail: bool = False) -> str:
     """The DQNs by the world they were trained in and the one they drive in."""
-    names = {arm: f"trained: {'log' if world == 'log' else 'IDM'}" for arm, world in TRAINED.items()}
+    known = shown(values, TRAINED)
+    names = {arm: f"trained: {'log' if TRAINED[arm] == 'log' else 'IDM'}" for arm in known}
     series = [
         _bounded(label, list(names.values()), [rate_of(values, arm, metric, world) for arm in names], k)
         for k, (world, label) in enumerate(WORLDS.items())
@@ -54,7 +60,7 @@ def route_bars(values: dict[str, Any]) -> str:
         _bounded(label, list(METRICS.values()), [rate_of(values, arm, metric) for metric in METRICS], k)
         for k, (arm, label) in enumerate((("bc-discrete", "with the route"), ("bc-discrete-blind", "without")))
     ]
-    return figure_bars(series, value_label=_SCENES, style="bars", size=(740, 320))
+    return figure_bars(series, value_label=_SCENES, style="bars", size=_WIDE)
 
 
 def arm_bars(values: dict[str, Any], arms: Sequence[str], metrics: Sequence[str]) -> str:
@@ -64,21 +70,21 @@ def arm_bars(values: dict[str, Any], arms: Sequence[str], metrics: Sequence[str]
         _bounded(METRICS[metric], labels, [rate_of(values, arm, metric) for arm in arms], k)
         for k, metric in enumerate(metrics)
     ]
-    return figure_bars(series, value_label=_SCENES, reference=0.0, size=(740, 320))
+    return figure_bars(series, value_label=_SCENES, reference=0.0, size=_WIDE)
 
 
 def both_worlds(values: dict[str, Any]) -> str:
     """Failure of every arm in both worlds."""
-    arms = [*CLONES, *TRAINED]
+    arms = list(values["arms"])
     series = [
         _bounded(label, [named(arm) for arm in arms], [rate_of(values, arm, "failure", world) for arm in arms], k)
         for k, (world, label) in enumerate(WORLDS.items())
     ]
-    return figure_bars(series, value_label=_SCENES, reference=0.0, size=(740, 320))
+    return figure_bars(series, value_label=_SCENES, reference=0.0, size=_WIDE)
 
 
 def learning_curves(values: dict[str, Any]) -> list[str]:
-    """A panel for each measure, a line an arm, mean over seeds."""
+    """A panel for each measure, a line an arm, mean over seeds; with many lines it has the width of the page."""
     curves = {arm: one["curve"] for arm, one in values["arms"].items()}
     panels = []
     for name, (title, label) in _CURVES.items():
@@ -88,7 +94,11 @@ def learning_curves(values: dict[str, Any]) -> list[str]:
             if name in one
         ]
         if series:
-            panels.append(figure_line(series, x_label="iteration", y_label=label, title=title, size=_HALF))
+            panels.append(
+                figure_line(
+                    series, x_label="iteration", y_label=label, title=title, size=_HALF if len(series) < 3 else _WIDE
+                )
+            )
     return panels
 
 

@@ -9,7 +9,7 @@ from gleanings.core.report import Report
 from gleanings.core.stats import Interval
 from gleanings.core.study import Evidence, Verdict
 from gleanings.studies import _agents_plots as plots
-from gleanings.studies._agents_arms import CLONES, TRAINED
+from gleanings.studies._agents_arms import TRAINED
 from gleanings.studies._agents_judge import (
     CLAIMS,
     gates,
@@ -57,7 +57,7 @@ def headline(evidence: Evidence) -> str:
         if not test.shown:
             interval = points(test.found.interval)
             lines.append(f"Not shown ({name}): {CLAIMS[name]}. Difference {interval} points, p = {test.p:.2g}.")
-    ways = {arm: _mean(found_by(values, arm, "all")["progress"]) for arm in TRAINED}
+    ways = {arm: _mean(found_by(values, arm, "all")["progress"]) for arm in plots.shown(values, TRAINED)}
     lines += [
         f"{named(arm)} stands more than it drives: it makes {100 * way:.0f} % of the log's progress."
         for arm, way in ways.items()
@@ -90,7 +90,7 @@ def _worlds(values: dict[str, Any], report: Report) -> None:
     rows = [
         [named(arm), plots.WORLDS[world], "shifted" if shifted(arm, world) else "as trained"]
         + [_cell(rate_of(values, arm, metric, world)) for metric in _RATES[:4]]
-        for arm in TRAINED
+        for arm in plots.shown(values, TRAINED)
         for world in plots.WORLDS
     ]
     report.table(["trained", "driven", "world", *_HEADS[:4]], rows, "In %, with 95 % intervals.")
@@ -124,7 +124,7 @@ def _agents(values: dict[str, Any], report: Report) -> None:
     caption = "Failure: contact or off the road; failure*: or less than half of the log's way. With 95 % intervals."
     report.figure(plots.route_bars(values), caption)
     report.section("Heads and agents", "Others as in the log, a shifted world for the DQN trained among IDM.")
-    report.figure(plots.arm_bars(values, [*CLONES, *TRAINED], ("failure", "failure_star", "collision")))
+    report.figure(plots.arm_bars(values, list(values["arms"]), ("failure", "failure_star", "collision")))
     report.figure(plots.both_worlds(values), "Failure in both worlds. What imitates learnt from the log.")
 
 
@@ -132,8 +132,7 @@ def _learning(values: dict[str, Any], report: Report) -> None:
     panels = plots.learning_curves(values)
     if panels:
         report.section("Learning", "Means over seeds. Likelihoods of bins and of densities are not comparable.")
-    for start in range(0, len(panels), 2):
-        report.figure(panels[start : start + 2])
+        report.figure(panels)
 
 
 def _data(values: dict[str, Any], report: Report) -> None:

@@ -18,7 +18,7 @@ times more often when it is moved to log playback. Tables 3 to 5 are known secon
 PROTOCOL = """
 Scenes are generated hazards, ten kinds, 30 % of them without an event, with a fair expert as the ego's log and, in
 60 %, a car that follows closely. Those that the expert fails are drawn again. Training and test scenes have maps of
-their own, 208 scenes share a set of maps, in training 104; none is a scene of the study `bc-sac`.
+their own, 104 scenes share a set of maps; none is a scene of the study `bc-sac`.
 
 - World: 0.1 s steps, a decision every 0.2 s, 40 decisions; nothing ends an episode. Others replay their logs, or drive
   by IDM on their paths.
@@ -37,8 +37,8 @@ their own, 208 scenes share a set of maps, in training 104; none is a scene of t
   p-values, Holm over all five at .025. The ratio of W has its interval from the same bootstrap of its logarithm, to
   first order.
 
-Size quick: 416 training and 208 test scenes, 3 seeds, 5 iterations of 100 steps with batches of 128, too little to
-conclude much.
+Size quick: 416 training and 208 test scenes, 3 seeds, 5 iterations of 100 steps with batches of 128, without the DQN
+trained among others from the log: too little to conclude much.
 Size full: 4,056 training and 1,040 test scenes, 5 seeds, 18 iterations with 256 episodes and 160 gradient steps each.
 """
 

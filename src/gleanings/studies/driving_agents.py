@@ -39,19 +39,19 @@ WORLDS: tuple[Others, ...] = ("log", "idm")
 @dataclass(frozen=True)
 class Scale:
     """How much a size does: scenes for training and for the test, seeds of each arm, how long each is trained. shard:
-    test scenes that share maps of their own; `fine` for training."""
+    scenes that share maps of their own."""
 
     train: int
     test: int
     seeds: int
     effort: Effort
-    shard: int = 208
-    fine: int = 104
+    shard: int = 104
+    arms: tuple[str, ...] = ARMS
 
 
 SCALES = {
-    "smoke": Scale(16, 16, 2, Effort(1, 4, 4, 16), shard=16, fine=16),
-    "quick": Scale(416, 208, 3, Effort(5, 128, 100, 128)),
+    "smoke": Scale(16, 16, 2, Effort(1, 4, 4, 16), shard=16),
+    "quick": Scale(416, 208, 3, Effort(5, 128, 100, 128), arms=tuple(arm for arm in ARMS if arm != "dqn-log")),
     "full": Scale(4056, 1040, 5, Effort(18, 256, 160)),
 }
 
@@ -59,24 +59,24 @@ SCALES = {
 def run(config: StudyConfig) -> dict[str, Any]:
     """Measure everything the rule needs; pieces that an earlier run has finished are taken over."""
     scale, folder = SCALES[config.size], config.directory / "scenes"
-    train = shards("train", config.seed, scale.train, scale.fine, STARTS)
+    train = shards("train", config.seed, scale.train, scale.shard, STARTS)
     test = shards("test", config.seed, scale.test, scale.shard, STARTS)
     made = compute(_making(folder, train), config)
     chosen = tuple(shard for shard, _ in train)
     made |= compute({"demos": partial(demonstrated, folder, chosen)} | _making(folder, test), config)
     seeds = tuple(range(scale.seeds))
     found = compute(
-        {f"train-{arm}": partial(trained, folder, chosen, arm, scale.effort, seeds) for arm in _turns()}, config
+        {f"train-{arm}": partial(trained, folder, chosen, arm, scale.effort, seeds) for arm in scale.arms[::-1]}, config
     )
     parts = [made[piece_name(shard)] for shard, _ in test]
     sets, scenes = _set([shard for shard, _ in test], parts)
-    driven = compute(_drives(folder, sets, seeds), config)
+    driven = compute(_drives(scale, folder, sets), config)
     everything = [*parts, *(made[piece_name(shard)] for shard, _ in train)]
     return {
         "size": {name: getattr(scale, name) for name in ("train", "test", "seeds")} | vars(scale.effort),
         "data": counts_of(everything) | {"audit": made["demos"]},
         "scenes": scenes,
-        "arms": {arm: _arm(arm, scale, found, driven) for arm in ARMS},
+        "arms": {arm: _arm(arm, scale, found, driven) for arm in scale.arms},
         "controls": {
             name: {"worlds": {world: driven[f"drive-controls-{world}"][name] for world in WORLDS}}
             for name in driven["drive-controls-log"]
@@ -88,11 +88,6 @@ def _making(folder: Path, split: list[tuple[Shard, int]]) -> Pieces:
     return {piece_name(shard): partial(make_shard, folder, shard, count, scored=False) for shard, count in split}
 
 
-def _turns() -> tuple[str, ...]:
-    """The arms, the slowest first."""
-    return ARMS[::-1]
-
-
 def _set(chosen: list[Shard], parts: list[dict[str, Any]]) -> tuple[Sets, dict[str, Any]]:
     """The test scenes as they come, and facts of them."""
     names = tuple(joined(parts, "names"))
@@ -100,13 +95,16 @@ def _set(chosen: list[Shard], parts: list[dict[str, Any]]) -> tuple[Sets, dict[s
     return {"all": (tuple(chosen), names)}, {"all": {"names": list(names), "kind": kinds, "site": sites}}
 
 
-def _drives(folder: Path, sets: Sets, seeds: tuple[int, ...]) -> Pieces:
+def _drives(scale: Scale, folder: Path, sets: Sets) -> Pieces:
     """The worlds take turns: side by side, two processes would compile the same program."""
     pieces: Pieces = {}
-    for arm in ARMS:
+    seeds = tuple(range(scale.seeds))
+    for arm in scale.arms:
         for world in WORLDS:
-            pieces[f"drive-{arm}-{world}"] = partial(judged, folder, sets, world, ARMS, arm, seeds)
-    return pieces | {f"drive-controls-{world}": partial(controlled, folder, sets, world, ARMS) for world in WORLDS}
+            pieces[f"drive-{arm}-{world}"] = partial(judged, folder, sets, world, scale.arms, arm, seeds)
+    return pieces | {
+        f"drive-controls-{world}": partial(controlled, folder, sets, world, scale.arms) for world in WORLDS
+    }
 
 
 def _arm(arm: str, scale: Scale, found: dict[str, Any], driven: dict[str, Any]) -> dict[str, Any]:
