@@ -104,7 +104,7 @@ def test_no_collisions_give_no_interval():
     assert (never.estimate, math.isnan(never.low)) == (math.inf, True)
     label, holds, verdict = outcome(made_up({"dqn-idm": (0.2, 0.0, 0.2, 0.0)}))
     assert (label, holds["W"], holds["W, ratio"]) == ("partly", False, None)
-    assert "collides nan times" in verdict.summary
+    assert "collides nan times as often" in verdict.summary
 
 
 def test_holm_covers_all_five():

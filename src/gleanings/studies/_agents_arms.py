@@ -1,5 +1,6 @@
 """Arms of the study driving-agents: how each is set up and trained, and one driver that serves all of them."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def panel(folder: Path, arms: tuple[str, ...], who: str, seed: int) -> Choice:
     return Choice(tuple(members.values()), jax.device_put(np.int32(list(members).index(who))))
 
 
+@functools.lru_cache(maxsize=8)
 def driver_of(folder: Path, arm: str, seed: int) -> Driver:
     """What drives as a policy that `trained` wrote."""
     found = load_policy(policies(folder, arm) / f"policy-{seed}")

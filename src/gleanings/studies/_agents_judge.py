@@ -89,6 +89,13 @@ def ratio(values: dict[str, Any]) -> Interval:
     return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half), 0.95, len(own))
 
 
+def times(values: dict[str, Any]) -> str:
+    """The ratio with its interval, three digits each: its lower bound may be far below the estimate."""
+    found = ratio(values)
+    bounds = f" [{found.low:.3g}, {found.high:.3g}]" if math.isfinite(found.low) else ""
+    return f"{found.estimate:.3g}{bounds}"
+
+
 def _t(seeds: int) -> float:
     """Quantile of a 95 % interval; of a single seed that of the normal distribution, as in `crossed_difference`."""
     return float(special.stdtrit(seeds - 1, 0.975) if seeds > 1 else special.ndtri(0.975))
@@ -130,15 +137,15 @@ def _label(values: dict[str, Any], tests: dict[str, Tested], gated: tuple[Check,
     missed = [f"{check.name}: {check.measured}" for check in gated if not check.holds]
     if missed:
         return "not attempted", f"Nothing is concluded, since a control misses. {'; '.join(missed)}."
-    times, parts = ratio(values), shown(values, tests)
+    parts = shown(values, tests)
     held = ", ".join(f"{name} {'holds' if test.shown else 'fails'}" for name, test in tests.items())
     words = [f"{claim}: {'shown' if found else 'not shown'}" for claim, found in parts.items()]
     text = (
-        f"{'; '.join(words)}. {held}. Moved from IDM to the log the DQN collides {_times(times)} times as often; the "
+        f"{'; '.join(words)}. {held}. Moved from IDM to the log the DQN collides {times(values)} times as often; the "
         f"paper says over 4, the limit is {RATIO:g}."
     )
     text = text[0].upper() + text[1:]
-    if all(test.shown for test in tests.values()) and times.estimate >= RATIO:
+    if all(test.shown for test in tests.values()) and ratio(values).estimate >= RATIO:
         return "reproduced", text
     if any(parts.values()):
         return "partly", text
@@ -147,12 +154,6 @@ def _label(values: dict[str, Any], tests: dict[str, Tested], gated: tuple[Check,
         least = ", ".join(f"{name} {value:.1f} points" for name, value in wide.items())
         return "underpowered", f"No claim is shown. The least difference that is found 4 times in 5: {least}. {text}"
     return "not reproduced", text
-
-
-def _times(found: Interval) -> str:
-    if not math.isfinite(found.low):
-        return f"{found.estimate:.2g}"
-    return f"{found.estimate:.2g} [{found.low:.2g}, {found.high:.2g}]"
 
 
 def gates(values: dict[str, Any]) -> tuple[Check, ...]:

@@ -17,8 +17,8 @@ from gleanings.studies._agents_judge import (
     mean_of,
     named,
     rate_of,
-    ratio,
     shifted,
+    times,
 )
 from gleanings.studies._bc_sac_outcomes import found_by, points
 
@@ -80,10 +80,9 @@ def render(evidence: Evidence, verdict: Verdict, report: Report) -> None:
 def _worlds(values: dict[str, Any], report: Report) -> None:
     report.section("Trained in one world, driven in another", _WORLDS)
     panels = [plots.world_bars(values, metric) for metric in ("collision", "failure")]
-    found = ratio(values)
     caption = (
         f"95 % intervals over {values['size']['seeds']} seeds and maps, {values['size']['test']:,} scenes. The DQN "
-        f"trained among others by IDM collides {_shown(found)} times as often among others from the log; the paper "
+        f"trained among others by IDM collides {times(values)} times as often among others from the log; the paper "
         "says over 4 times."
     )
     report.figure(panels, caption)
@@ -176,12 +175,6 @@ def _line(text: str) -> str:
 def _cell(interval: Interval) -> str:
     y, low, high = (100 * value for value in (interval.estimate, interval.low, interval.high))
     return _line(f"{y:.1f} [{low:.0f}, {high:.0f}]") if math.isfinite(low) else f"{y:.1f}"
-
-
-def _shown(found: Interval) -> str:
-    if not math.isfinite(found.low):
-        return f"{found.estimate:.2g}"
-    return f"{found.estimate:.2g} [{found.low:.2g}, {found.high:.2g}]"
 
 
 def _mean(x: Any) -> float | None:
