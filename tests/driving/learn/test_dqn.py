@@ -98,6 +98,9 @@ def test_observations_prepared_once_give_the_step_of_raw_ones():
     np.testing.assert_allclose(metrics["critic/loss"], value, rtol=1e-6)
     for ours, theirs in zip(jax.tree.leaves(found.net), jax.tree.leaves(net), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    # The average has seen one step alone; what it began with has no weight.
+    for ours, theirs in zip(jax.tree.leaves(found.average), jax.tree.leaves(found.net), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 def test_bins_are_numbered_as_those_of_the_head():
@@ -165,6 +168,15 @@ def test_it_learns_to_steer(trained):
     assert np.mean(rewards[-3:]) > -0.45
     assert all(np.isfinite(list(row.values())).all() for row in metrics)
     assert int(states[-1].step) == 14 * 40
+
+
+def test_the_average_of_the_last_steps_drives(trained):
+    states, _ = trained
+    driver, last = dqn.driver(CONFIG, states[-1]), states[-1]
+    assert driver.net is last.average
+    weights = [state.net.trunk.out.weight for state in (last, *states[-3:])]
+    average, spread = last.average.trunk.out.weight, np.ptp(weights, 0).max()
+    assert 0 < np.abs(average - weights[0]).max() < spread
 
 
 def test_exploration_ends_halfway(trained):

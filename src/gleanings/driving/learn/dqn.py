@@ -14,7 +14,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Float32, Int, Int32, Key
 
-from gleanings.driving.learn._descent import descend, follow, make_optimiser
+from gleanings.driving.learn._descent import averaged, descend, follow, make_optimiser
 from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import DQNConfig
 from gleanings.driving.learn.encoders import Seen
@@ -33,10 +33,11 @@ _LEAST = 1e-3  # added to the size of an error before it becomes a priority
 
 
 class State(eqx.Module):
-    """What training changes. priority: of each decision, raised to its exponent, 0 where there is none; largest: of
-    all so far; step: gradient steps so far."""
+    """What training changes. average: the network over the last steps, which drives once trained. priority: of each
+    decision, raised to its exponent, 0 where there is none; largest: of all so far; step: gradient steps so far."""
 
     net: QNetwork
+    average: QNetwork
     target: QNetwork
     moments: optax.OptState
     replay: Replay | None
@@ -114,7 +115,8 @@ def init(config: DQNConfig, world: World, key: Key[Array, ""]) -> State:
     net = QNetwork(config.net, world.config.observe, Categorical(config.bins).size, key)
     return State(
         net,
-        jax.tree.map(jnp.array, net),  # a copy, so that a program may reuse the memory of both
+        jax.tree.map(jnp.array, net),  # copies, so that a program may reuse the memory of all
+        jax.tree.map(jnp.array, net),
         make_optimiser(config).init(eqx.filter(net, eqx.is_array)),
         make_replay(config.capacity, horizon, world.observation_size, config.environments),
         jnp.zeros((config.capacity, horizon), jnp.float32),
@@ -167,6 +169,7 @@ def gradient_step(config: DQNConfig, state: State, replay: Replay, key: Key[Arra
     fresh = (jnp.abs(error) + _LEAST) ** config.priority
     return State(
         net,
+        averaged(state.average, net, state.step + 1),
         follow(state.target, net, config.target_rate),
         moments,
         state.replay,
@@ -186,15 +189,15 @@ def exploration(config: DQNConfig, step: Int32[Array, ""]) -> Scalar:
 def act(
     config: DQNConfig, state: State, obs: Float32[Array, " D"], key: Key[Array, ""] | None = None
 ) -> Float[Array, "2"]:
-    """u in [-1, 1]^2 of the largest value; with a key it explores as in training."""
+    """u in [-1, 1]^2 of the largest value of the network as it is; with a key it explores as in training."""
     if key is None:
         return Categorical(config.bins).mode(state.net(obs))
     return _explore(config, state.net, obs, exploration(config, state.step), key)
 
 
 def driver(config: DQNConfig, state: State) -> Driver:
-    """What drives scenes as the network of a single state does."""
-    return Driver(state.net, Categorical(config.bins))
+    """What drives scenes as the averaged network of a single state does."""
+    return Driver(state.average, Categorical(config.bins))
 
 
 def _explore(config: DQNConfig, net: QNetwork, obs: Array, share: Array, key: Array) -> Array:
