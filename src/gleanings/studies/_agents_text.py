@@ -28,8 +28,9 @@ their own, 104 scenes share a set of maps; none is a scene of the study `bc-sac`
   distribution, with a mixture of six; double DQN with prioritised replay on the same 13 x 21 actions, trained among
   others from the log, and trained among others by IDM. The same networks up to their last layer, batches of 256 and
   numbers of gradient steps; no pre-training. Seeds from 0 on, the same number in every arm.
-- All drive all test scenes in both worlds, as they come, by the likeliest action or that of the largest value. A policy
-  in another world than that of its training is in a shifted world, and is called so.
+- All drive all test scenes in both worlds, as they come, by the likeliest action or that of the largest value, of
+  networks averaged over about the last seventh of the steps. A policy in another world than that of its training is
+  in a shifted world, and is called so.
 - Nothing is tuned on scenes of this study. All heads take the learning rate that the study `bc-sac` froze for its BC,
   which has the normal distribution: that arm alone was tuned. The DQN has a rate of 1e-3.
 - Controls: expert replay and random actions, in both worlds.
@@ -52,6 +53,9 @@ DEVIATIONS = """
   network is as large. The reacting world is our IDM on logged paths.
 - Of the heads the normal distribution alone was tuned, in the study `bc-sac`: here that can only help it.
 - The ratio of collisions that must be reached is 2, half of the paper's 4.
+- A run of size quick on other test scenes, in which no hypothesis was shown, and pilots with one seed on 312 training
+  scenes came first. On 104 more of these cloning at that rate did not diverge (failure 44 % discrete, 45 % normal). The
+  DQN's last iterates drove and stood in turn, so that here averages drive; its rate, 1e-3, was not changed after 3e-4.
 """
 
 RULE = """
