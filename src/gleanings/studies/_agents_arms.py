@@ -8,12 +8,10 @@ import jax
 import numpy as np
 
 from gleanings.core.errors import ConfigError
-from gleanings.driving.learn import bc_sac, dqn
 from gleanings.driving.learn.baselines import Choice, ExpertReplay, Random
 from gleanings.driving.learn.config import BCConfig, DQNConfig, HeadName, NetConfig, Others, WorldConfig
 from gleanings.driving.learn.drives import Driver
-from gleanings.driving.learn.heads import Categorical
-from gleanings.driving.learn.policy import load_policy
+from gleanings.driving.learn.policy import Policy, load_policy
 from gleanings.driving.learn.training import Training, export_policies
 from gleanings.studies._bc_sac_arms import CAPACITY, Effort, learnt, policies
 from gleanings.studies._bc_sac_scenes import Shard
@@ -81,9 +79,6 @@ def panel(folder: Path, arms: tuple[str, ...], who: str, seed: int) -> Choice:
 
 
 @functools.lru_cache(maxsize=8)
-def driver_of(folder: Path, arm: str, seed: int) -> Driver:
-    """What drives as a policy that `trained` wrote."""
-    found = load_policy(policies(folder, arm) / f"policy-{seed}")
-    if arm in TRAINED:
-        return dqn.Driver(found.network, Categorical(found.contract.bins))  # pyright: ignore
-    return bc_sac.Driver(found.network)  # pyright: ignore[reportArgumentType, reportReturnType]
+def driver_of(folder: Path, arm: str, seed: int) -> Policy:
+    """The policy of a seed that `trained` wrote; its contract is that of its arm, whatever the seed."""
+    return load_policy(policies(folder, arm) / f"policy-{seed}")
