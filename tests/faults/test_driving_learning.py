@@ -61,6 +61,9 @@ for make, words in (
     (lambda: WorldConfig(horizon=0), "horizon is 0; expected 1 or more"),
     (lambda: WorldConfig(edge_m=float("nan")), "edge_m is nan; expected 0 or more"),
     (lambda: WorldConfig(after_failure="stop"), "choose from go-on, absorb"),
+    (lambda: WorldConfig(reward="dense"), "reward='dense': choose from clearance, binary"),
+    (lambda: WorldConfig(reward="binary", clearance_m=2.0), "reward='binary' takes no clearance_m"),
+    (lambda: BCSACConfig(critic_first=-1), "critic_first is -1; expected 0 or more"),
     (lambda: DemoConfig(follower_share=2.0), "follower_share is 2.0; expected 0 to 1"),
     (lambda: BucketConfig(percentiles=(50, 0)), "whole percents from 1 to 99"),
 ):

@@ -262,6 +262,34 @@ def test_an_iteration_with_imitation_keeps_shapes():
     assert {"actor/bc_nll", "actor/entropy", "actor/q", "critic/loss", "critic/q", "collect/failure"} <= set(metrics)
 
 
+ACTOR = ("actor", "average", "log_alpha", "actor_moments", "alpha_moments")
+
+
+def test_in_the_first_steps_only_critics_learn():
+    plain = dataclasses.replace(CONFIG, target_entropy=-2.0, gradient_steps=2)
+    labels, bank = jax.device_put((toy_labels(), toy_bank()))
+    first = jax.jit(lambda key: bc_sac.init(plain, WORLD, key))(jax.random.key(0))
+
+    @functools.cache
+    def step(critic_first):
+        config = dataclasses.replace(plain, critic_first=critic_first)
+        return jax.jit(lambda *args: bc_sac.update(config, WORLD, *args, jax.random.key(1))[0])
+
+    def after(state, critic_first):
+        return step(critic_first)(state, bank, labels)
+
+    usual, waiting = after(first, 0), after(first, 2)
+    for name in ACTOR:
+        old, held, new = (jax.tree.leaves(getattr(one, name)) for one in (first, waiting, usual))
+        assert all(map(np.array_equal, old, held))
+        assert not all(map(np.array_equal, old, new))
+    assert int(waiting.step) == 2
+    assert not all(map(np.array_equal, jax.tree.leaves(first.critics), jax.tree.leaves(waiting.critics)))
+    # Once these steps are over, everything is as without them.
+    for one, other in zip(jax.tree.leaves(after(waiting, 2)), jax.tree.leaves(after(waiting, 0)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.slow
 def test_an_iteration_on_generated_scenes_is_finite():
     world, bank = World(WorldConfig(after_failure="absorb")), family_bank(16)

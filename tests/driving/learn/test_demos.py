@@ -13,9 +13,9 @@ from tests.driving.learn._windows import family_windows
 
 from gleanings.core.errors import ConfigError, DataError
 from gleanings.driving.learn.bank import make_bank
-from gleanings.driving.learn.config import DemoConfig
+from gleanings.driving.learn.config import DemoConfig, WorldConfig
 from gleanings.driving.learn.cutting import travellers, windows
-from gleanings.driving.learn.demos import make_demonstrations, play_all, propose_edge
+from gleanings.driving.learn.demos import Audit, Played, _check_reward, make_demonstrations, play_all, propose_edge
 from gleanings.driving.learn.labels import towards
 from gleanings.driving.learn.mirror import mirror_scene
 from gleanings.driving.learn.split import log_id, split_scenes
@@ -145,6 +145,10 @@ def test_what_is_no_demonstration_is_dropped_and_counted():
 def test_rewards_that_punish_the_log_are_an_error():
     with pytest.raises(ConfigError, match=r"negative reward \(mean .* edge_m=0.50 leaves"):
         make_demonstrations(scenes(), WORLD, DemoConfig(max_audit=-1.0))
+    binary, grid = World(WorldConfig(reward="binary")), np.ones((1, 1))
+    audit = Audit(1, 1, 1, 0, 0, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0, 0.3, -0.3, ())
+    with pytest.raises(ConfigError, match="30% of the demonstrated decisions are in contact or off the road"):
+        _check_reward(audit, Played(*[grid] * 8), grid > 0, binary, DemoConfig())
     rng = np.random.default_rng(0)
     near, edge = rng.random(1000) < 0.03, rng.normal(-0.8, 0.4, 1000).astype(np.float32)
     margin, share = propose_edge(near, edge, 1.0)

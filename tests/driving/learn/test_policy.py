@@ -63,6 +63,22 @@ def test_what_is_loaded_acts_alike(saved):
         loaded.act(OBSERVED[:, :5])
 
 
+def test_a_policy_from_before_rewards_had_names_loads(folder):
+    record = json.loads((folder / RECORD).read_text())
+    assert record["contract"]["world"].pop("reward") == "clearance"
+    del record["digest"]
+    record |= {"digest": module._digest(module._text(record))}
+    (folder / RECORD).write_bytes(module._text(record))
+    assert load_policy(folder).contract == CONTRACT
+
+
+def test_the_contract_names_the_reward(tmp_path):
+    contract = make_contract("bc", CONFIG, WorldConfig(reward="binary"))
+    loaded = load_policy(export_policy(actor(), CONFIG, contract, tmp_path / "policy"))
+    assert loaded.contract.world.reward == "binary"
+    loaded.contract.check(WorldConfig(), 0.1)
+
+
 def test_limits_are_those_of_the_vehicle():
     limits = limits_of(jnp.asarray(1))
     fast = largest_curvature(20.0, limits) * 400

@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 from tests.driving._scenes import Track, straight, tiny_scene
 
 from gleanings.driving.config import SimConfig
-from gleanings.driving.learn.safety_reward import SafetyReward, clearance
+from gleanings.driving.learn.safety_reward import BinaryReward, SafetyReward, clearance
 from gleanings.driving.scene import Scene
 from gleanings.driving.sim import Simulator
 from gleanings.driving.state import Metric, SimState
@@ -122,3 +122,33 @@ def test_the_worst_reward_and_weights() -> None:
     state = dataclasses.replace(started(scene), excused=jnp.zeros((8, 1), jnp.uint32))
     metrics = {"off_road_m": Metric(jnp.full(8, 30.0), jnp.ones(8, bool))}
     assert float(reward(scene, state, state, metrics)[0]) == reward.worst
+
+
+def test_without_offsets_contact_costs_nothing() -> None:
+    scene = tiny_scene([standing(0, 0, 0, 4, 2), standing(2, 0.5, 0, 4, 2)])
+    state = dataclasses.replace(started(scene), excused=jnp.zeros((8, 1), jnp.uint32))
+    reward = SafetyReward(clearance_m=0.0, edge_m=0.0)
+    for edge, expected in ((-4.0, 0.0), (-0.1, 0.0), (0.5, -0.5), (9.0, -2.0)):
+        metrics = {"off_road_m": Metric(jnp.full(8, edge), jnp.ones(8, bool))}
+        assert float(reward(scene, state, state, metrics)[0]) == expected
+    assert reward.worst == -2.0
+
+
+@pytest.mark.parametrize(("collision", "off_road"), [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_the_binary_reward_is_minus_one_for_any_event(collision: int, off_road: int) -> None:
+    scene, state = alone()
+    known = jnp.ones(8, bool)
+    metrics = {
+        name: Metric(jnp.full(8, x, bool), known) for name, x in (("collision", collision), ("off_road", off_road))
+    }
+    reward = BinaryReward()
+    assert np.asarray(reward(scene, state, state, metrics)).tolist() == [-max(collision, off_road), *[0] * 7]
+    gone = dataclasses.replace(state, flags=state.flags * jnp.uint8(0))
+    assert not np.asarray(reward(scene, gone, gone, metrics)).any()
+    assert set(reward.names) == {"collision", "off_road"}
+
+
+def test_a_decision_is_the_mean_of_its_steps_or_the_least() -> None:
+    rewards = jnp.asarray([0.0, -1.0, 0.0, 0.0])
+    assert float(SafetyReward().of_decision(rewards)) == -0.25
+    assert float(BinaryReward().of_decision(rewards)) == BinaryReward().worst == -1.0

@@ -1,7 +1,9 @@
 """Training of several seeds in one run: bit-equal when it goes on after a stop, policies at its end, refusals."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,12 @@ import pytest
 
 from gleanings.core.errors import ConfigError, NumericsError
 from gleanings.core.metrics import read_metrics
-from gleanings.driving.learn import training
-from gleanings.driving.learn.config import BCConfig, BCSACConfig, NetConfig, WorldConfig, sac_config
+from gleanings.driving.learn import commands, training
+from gleanings.driving.learn._start import check_start, load_start, started
+from gleanings.driving.learn.config import BCConfig, BCSACConfig, DQNConfig, NetConfig, WorldConfig, sac_config
 from gleanings.driving.learn.demos import Demonstrations
 from gleanings.driving.learn.policy import load_policy
-from gleanings.driving.learn.training import algorithm_of, train
+from gleanings.driving.learn.training import Training, algorithm_of, export_policies, initial_states, train
 from gleanings.driving.observation import observation_size
 
 D = observation_size(WorldConfig().observe)
@@ -49,6 +52,90 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path):
     assert policies[0].contract.algorithm == "bc"
     with pytest.raises(ConfigError, match="data"):
         next(train(BC, (), _demos(65), directory=tmp_path / "cut", resume=True, **options))
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory):
+    """Untrained, of the seeds 0 and 1, and the folder that they are in."""
+    config, folder = Training(BC, seeds=(0, 1)), tmp_path_factory.mktemp("policies")
+    return [load_policy(path) for path in export_policies(config, initial_states(config), folder, ())], folder
+
+
+def _leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def test_actors_start_as_the_policies_that_are_given(policies):
+    policies, folder = policies
+    for learner in (BC, BCSACConfig(net=NET, capacity=256)):
+        config = Training(learner, seeds=(4, 5))
+        plain = initial_states(config)
+        states = started(plain, check_start(learner, WorldConfig(), (4, 5), policies))
+        for index, policy in enumerate(policies):
+            for given, actor, average in zip(
+                *map(_leaves, (policy.network, states.actor, states.average)), strict=True
+            ):
+                np.testing.assert_array_equal(actor[index], given)
+                np.testing.assert_array_equal(average[index], given)
+        rest = [eqx.tree_at(lambda s: (s.actor, s.average), one, (0, 0)) for one in (plain, states)]
+        for one, other in zip(*map(_leaves, rest), strict=True):
+            np.testing.assert_array_equal(one, other)
+    both = check_start(BC, WorldConfig(), (4, 5), policies[0])
+    assert both == (policies[0], policies[0])
+    assert load_start(folder / "policy-1", (7, 8))[0].contract == policies[1].contract
+    found = load_start(folder, (1, 0))
+    np.testing.assert_array_equal(_leaves(found[1].network)[0], _leaves(policies[0].network)[0])
+    with pytest.raises(ConfigError, match=r"holds no policy, nor those of the seeds \(policy-0, policy-9\)"):
+        load_start(folder, (0, 9))
+
+
+def test_a_run_from_a_policy_goes_on_bit_for_bit_and_from_no_other(tmp_path, policies):
+    policies, _ = policies
+    options = {"seeds": (3, 5), "save_every": 1, "progress": False, "start": policies[0]}
+    whole = list(train(BC, (), _demos(), **options))
+    stopped = train(BC, (), _demos(), directory=tmp_path / "cut", **options)
+    next(stopped)
+    stopped.close()
+    for other in (None, policies[1]):
+        with pytest.raises(ConfigError, match="data"):
+            next(train(BC, (), _demos(), directory=tmp_path / "cut", resume=True, **(options | {"start": other})))
+    again = list(train(BC, (), _demos(), directory=tmp_path / "cut", resume=True, **options))
+    for one, other in zip(_leaves(whole[-1].state), _leaves(again[-1].state), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_policy_that_does_not_fit_is_no_start(policies):
+    policy = policies[0][0]
+    world = WorldConfig()
+    other = replace(world, observe=replace(world.observe, objects=3))
+    cases = [
+        (BCConfig(net=NetConfig(width=9, trunk=(16,))), world, (0,), policy, "net is NetConfig.*width=8.*width=9"),
+        (replace(BC, head="mixture"), world, (0,), policy, "head is 'gaussian' in it, 'mixture' in the training"),
+        (BC, other, (0,), policy, "observe.objects is 6 in the policy, 3 in the world"),
+        (BC, replace(world, every=4), (0,), policy, "every is 2 in the policy"),
+        (BC, world, (0, 1, 2), [policy] * 2, "2 policies for 3 seeds"),
+        (DQNConfig(net=NET), world, (0,), policy, "a DQN has none"),
+    ]
+    for learner, settings, seeds, start, words in cases:
+        with pytest.raises(ConfigError, match=words) as caught:
+            check_start(learner, settings, seeds, start)
+        assert "\n" not in str(caught.value)
+    check_start(BC, replace(world, reward="binary", others="idm"), (0,), policy)
+    with pytest.raises(ConfigError, match="2 policies for 1 seeds"):
+        next(train(BC, (), _demos(), start=[policy] * 2, progress=False))
+
+
+def test_the_command_refuses_a_start_before_it_makes_scenes(tmp_path):
+    cases = [
+        ({"algorithm": "bc", "critic_first": 5}, "--critic-first is for sac and bc-sac"),
+        ({"critic_first": -5}, "critic_first is -5"),
+        ({"start": tmp_path}, "holds no policy"),
+        ({"reward": "binary", "edge_m": 0.3}, "takes no edge_m"),
+    ]
+    for options, words in cases:
+        with pytest.raises(ConfigError, match=words):
+            commands.train(out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_cannot_be_trained_is_refused():

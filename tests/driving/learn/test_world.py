@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gleanings.core.errors import ConfigError
 from gleanings.driving.crop import crop_scene
 from gleanings.driving.families import make_scenes
 from gleanings.driving.learn.actions import normalised, physical
@@ -120,6 +121,18 @@ def test_an_event_in_any_step_counts_the_reward_is_their_mean_and_progress_can_b
     for name in ("collision", "at_fault", "off_road", "off_route"):
         np.testing.assert_array_equal(getattr(two, name), getattr(one, name).reshape(4, HORIZON, 2).any(2))
     np.testing.assert_allclose(two.progress_m, one.progress_m[:, 1::2], atol=1e-3)
+
+
+def test_a_binary_reward_counts_decisions_with_an_event_and_ends_nothing() -> None:
+    world = World(WorldConfig(reward="binary"))
+    _, found, poses = drive((0.3, -1.0), world)
+    failed = np.asarray(world.failed(found))
+    np.testing.assert_array_equal(found.reward, -failed.astype(np.float32))
+    assert failed.any(1).all()
+    assert not failed.all(1).any()
+    np.testing.assert_array_equal(poses, drive((0.3, -1.0))[2])
+    with pytest.raises(ConfigError, match=r"reward='binary' takes no edge_m: leave out"):
+        WorldConfig(reward="binary", edge_m=1.0)
 
 
 @pytest.mark.slow

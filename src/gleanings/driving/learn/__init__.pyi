@@ -29,7 +29,7 @@ from gleanings.driving.learn.labels import label_actions
 from gleanings.driving.learn.memory import check_memory
 from gleanings.driving.learn.outcomes import Outcomes, outcomes_of
 from gleanings.driving.learn.policy import Policy, export_policy, load_policy
-from gleanings.driving.learn.safety_reward import SafetyReward, clearance
+from gleanings.driving.learn.safety_reward import BinaryReward, SafetyReward, clearance
 from gleanings.driving.learn.split import Split, split_scenes
 from gleanings.driving.learn.training import Training, driver_of, train
 from gleanings.driving.learn.world import Decision, World
@@ -39,6 +39,7 @@ __all__ = [
     "Audit",
     "BCConfig",
     "BCSACConfig",
+    "BinaryReward",
     "BrakeToStop",
     "BucketConfig",
     "Buckets",

@@ -35,6 +35,7 @@ Scalar = Float32[Array, "*seeds"]
 Noise = Float32[Array, "B ..."]  # standard normal, as the head asks for it
 Metrics = dict[str, Array]
 _CRITICS = 2
+_OF_ACTOR = ("actor", "average", "log_alpha", "actor_moments", "alpha_moments")
 
 
 class Critics(eqx.Module):
@@ -246,7 +247,8 @@ def gradient_step(
 ) -> tuple[State, Metrics]:
     """One step of critics, targets, actor and, if it is tuned, temperature; `state.replay` is left alone.
 
-    The actor learns from the critics as they were, whose encoding of the rows then serves both losses.
+    The actor learns from the critics as they were, whose encoding of the rows then serves both losses. In the first
+    `critic_first` steps of all, actor, average and temperature stay as they are.
     """
     rows = draw(replay, drawn.rows)
     prepared = state.actor.encoder.prepared
@@ -273,7 +275,13 @@ def gradient_step(
     metrics = {"critic/loss": loss, "critic/q": q.mean(), "actor/temperature": alpha} | parts
     average = averaged(state.average, actor, state.step + 1)
     learnt = actor, average, critics, targets, log_alpha, state.imitation_weight
-    return State(*learnt, *moments, state.replay, state.step + 1), metrics
+    after = State(*learnt, *moments, state.replay, state.step + 1)
+    if config.critic_first > 0:
+        waits = state.step < config.critic_first
+        old, new = ([getattr(one, name) for name in _OF_ACTOR] for one in (state, after))
+        kept = jax.tree.map(lambda old, new: jnp.where(waits, old, new), old, new)
+        after = eqx.tree_at(lambda s: [getattr(s, name) for name in _OF_ACTOR], after, kept)
+    return after, metrics
 
 
 def act(

@@ -8,7 +8,6 @@ from jax import lax
 from jaxtyping import Array, Float32, Key
 
 from gleanings.driving.learn.replay import Episodes
-from gleanings.driving.learn.safety_reward import SafetyReward
 from gleanings.driving.learn.world import Decision, World
 from gleanings.driving.scene import Scene
 
@@ -57,7 +56,7 @@ def _episode(world: World, scene: Scene, act: Explore, key: Array) -> tuple[Epis
     failed = world.failed(decisions)
     reward = decisions.reward
     if world.config.after_failure == "absorb":
-        reward = jnp.where(lax.cummax(jnp.asarray(failed, jnp.int32)) > 0, _worst(world), reward)
+        reward = jnp.where(lax.cummax(jnp.asarray(failed, jnp.int32)) > 0, world.reward.worst, reward)
     stats = {
         "failure": failed.any().astype(jnp.float32),
         "reward": reward.mean(),
@@ -70,8 +69,3 @@ def _episode(world: World, scene: Scene, act: Explore, key: Array) -> tuple[Epis
 def _divisor(environments: int) -> int:
     """The largest batch that a core steps at once and that leaves no rest."""
     return max(size for size in range(1, min(environments, _CPU_BATCH) + 1) if environments % size == 0)
-
-
-def _worst(world: World) -> float:
-    assert isinstance(world.sim.reward, SafetyReward)
-    return world.sim.reward.worst

@@ -19,6 +19,7 @@ from gleanings.driving.learn.config import (
     DQNConfig,
     OnNonfinite,
     Others,
+    RewardName,
     WorldConfig,
     sac_config,
 )
@@ -70,6 +71,9 @@ def train(
     edge_m: float = 0.5,
     clearance_m: float = 1.0,
     on_nonfinite: OnNonfinite = "stop",
+    reward: RewardName = "clearance",
+    start: Path | None = None,
+    critic_first: int = 0,
     resume: bool = False,
     report: bool = True,
 ) -> None:
@@ -93,6 +97,9 @@ def train(
         clearance_m: Distance to other boxes below which the reward falls.
         on_nonfinite: When a seed gives NaN or infinity, stop ends the run; skip-seed leaves that seed as it was, which
             then counts as failing in every scene, and trains the others. May be changed with --resume.
+        reward: By these distances, or binary: -1 in a decision with contact or off the road, else 0.
+        start: Policy from which all seeds start, or a run whose policies of the same seeds they start from.
+        critic_first: Gradient steps, the first of all, in which only the critics of SAC and BC-SAC learn.
         resume: Go on with the run in `out`.
         report: Drive the test scenes at the end and write report.html.
     """
@@ -102,12 +109,18 @@ def train(
         raise ConfigError("--with-generated adds hazards to --scenes; without logs --count says how many there are")
     learner = _LEARNERS[algorithm]()
     learner = learner if iterations is None else replace(learner, iterations=iterations)
+    if critic_first:
+        if not isinstance(learner, BCSACConfig):
+            raise ConfigError(f"--critic-first is for sac and bc-sac; {algorithm} has no critics beside an actor")
+        learner = replace(learner, critic_first=critic_first)
     folder = out or Path("runs") / f"learn-{datetime.datetime.now():%Y-%m-%d-%H%M%S}"
     _check_folder(folder, resume)
-    world = WorldConfig(others=others, edge_m=edge_m, clearance_m=clearance_m)
+    world = WorldConfig(others=others, edge_m=edge_m, clearance_m=clearance_m, reward=reward)
+    from gleanings.driving.learn._start import load_start
     from gleanings.driving.learn.run import demonstrate, finish
     from gleanings.driving.learn.training import train as events
 
+    starts = None if start is None else load_start(start, range(seeds))
     _keep_programs()
     material = _material(scenes, limit, count, with_generated)
     for note in material.notes:
@@ -117,6 +130,7 @@ def train(
     labelled, audits = demonstrate(material, world, config)
     options: dict[str, Any] = {"world": world, "seeds": range(seeds), "validation": material.split.validation}
     options |= {"directory": folder, "resume": resume, "on_nonfinite": on_nonfinite}
+    options["start"] = starts
     metrics: dict[str, float] = {}
     frozen: Mapping[str, int] = {}
     for event in events(learner, material.split.train, labelled, **options):

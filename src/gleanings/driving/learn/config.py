@@ -15,6 +15,7 @@ HeadName = Literal["gaussian", "mixture", "categorical"]
 EncoderName = Literal["deep-set", "attention", "flat"]
 Others = Literal["log", "idm"]
 OnNonfinite = Literal["stop", "skip-seed"]
+RewardName = Literal["clearance", "binary"]
 
 
 def _check_least(config: Any, **least: int) -> None:
@@ -70,6 +71,9 @@ class WorldConfig:
     """Decisions of an episode (H): 8 s."""
     others: Others = "log"
     """All other objects: played back from the log, or IDM on their paths."""
+    reward: RewardName = "clearance"
+    """What is lost by coming closer than the distances below; or -1 in a decision with contact or off the road, else 0,
+    which takes no distances or weights."""
     clearance_m: float = 1.0
     """Distance to other boxes below which the reward falls (d_c)."""
     edge_m: float = 0.5
@@ -84,9 +88,12 @@ class WorldConfig:
     """After the first failure the episode goes on, or costs the worst reward at every decision left."""
 
     def __post_init__(self) -> None:
-        _check_choice(self, others=Others, after_failure=Literal["go-on", "absorb"])
+        _check_choice(self, others=Others, reward=RewardName, after_failure=Literal["go-on", "absorb"])
         _check_least(self, every=1, horizon=1, clearance_m=0, edge_m=0, clearance_weight=0, edge_weight=0)
         _check_least(self, progress_weight=0)
+        unused = ("clearance_m", "edge_m", "clearance_weight", "edge_weight") if self.reward == "binary" else ()
+        if given := [name for name in unused if getattr(self, name) != getattr(type(self), name)]:
+            raise ConfigError(f"reward='binary' takes no {', '.join(given)}: leave out what it does not use")
 
 
 @dataclass(frozen=True)
@@ -177,11 +184,13 @@ class BCSACConfig:
     """Iterations."""
     capacity: int = 4096
     """Episodes that the replay holds (P)."""
+    critic_first: int = 0
+    """Gradient steps, the first of all, in which only the critics learn; for an actor that starts from a policy."""
 
     def __post_init__(self) -> None:
         _check_choice(self, head=HeadName)
         _check_values(self)
-        _check_least(self, components=1)
+        _check_least(self, components=1, critic_first=0)
         weights = self.imitation_weight, self.rl_weight
         if not all(0 <= weight < math.inf for weight in weights) or sum(weights) == 0:
             raise ConfigError(f"imitation_weight and rl_weight are {weights}; they are at least 0 and not both 0")

@@ -154,7 +154,7 @@ def play(world: World, scene: Scene, key: Key[Array, ""]) -> Played:
     def decision(state, _):
         seen = world.observe(scene, state)
         state, (reward, edge, near) = lax.scan(step, state, None, length=every)
-        return state, (seen, reward.mean(), edge.max(), near.min())
+        return state, (seen, world.reward.of_decision(reward), edge.max(), near.min())
 
     _, (seen, reward, edge, near) = lax.scan(decision, sim.reset(scene, key), None, length=horizon)
     rows = Trajectory(*(lax.dynamic_slice_in_dim(field, scene.start, every * horizon + 1) for field in logged))
@@ -199,6 +199,11 @@ def _check_reward(
 ) -> None:
     if audit.negative <= config.max_audit:
         return
+    if world.config.reward == "binary":
+        raise ConfigError(
+            f"{audit.negative:.0%} of the demonstrated decisions are in contact or off the road; at most "
+            f"{config.max_audit:.0%} may: look at the boxes and the edges of these logs"
+        )
     near, edge = (np.asarray(field)[kept] for field in (played.near, played.edge))
     margin, share = propose_edge(near < world.config.clearance_m, edge, world.config.edge_m)
     advice = f"edge_m={margin:.2f} leaves {share:.0%}"

@@ -1,6 +1,7 @@
-"""The reward of learning to drive: keep away from others and from the road edge. Source: arXiv 2212.11419, IV-C.
+"""The rewards of learning to drive: keep away from others and from the road edge. Source: arXiv 2212.11419, IV-C.
 
-The formulas are second-hand and agree with the paper's text; weights and offsets are ours (design page 3.7).
+The formulas are second-hand and agree with the paper's text; weights and offsets are ours (design page 3.7), and so is
+the binary reward.
 """
 
 import equinox as eqx
@@ -37,6 +38,10 @@ class SafetyReward(eqx.Module):
         """The least reward, and that of every decision after a failure that absorbs."""
         return -self.clearance_weight * self.clearance_m - 2 * self.edge_weight
 
+    def of_decision(self, rewards: Float32[Array, " m"]) -> Float32[Array, ""]:
+        """Reward of a decision from those of its steps: their mean."""
+        return rewards.mean()
+
     def __call__(
         self, scene: Scene, previous: SimState, state: SimState, metrics: dict[str, Metric]
     ) -> Float32[Array, " N"]:
@@ -46,6 +51,31 @@ class SafetyReward(eqx.Module):
         off = jnp.where(known, jnp.clip(-self.edge_m - edge, -2.0, 0.0), 0.0)
         ego = jnp.asarray(scene.objects.is_sdc) & state.alive
         return jnp.where(ego, near + self.edge_weight * off, 0.0)
+
+
+class BinaryReward(eqx.Module):
+    """-1 for the ego in contact or off the road, else 0; 0 for all others. It goes on after a failure: nothing ends."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the metrics it reads."""
+        return ("collision", "off_road")
+
+    @property
+    def worst(self) -> float:
+        """The least reward, and that of every decision after a failure that absorbs."""
+        return -1.0
+
+    def of_decision(self, rewards: Float32[Array, " m"]) -> Float32[Array, ""]:
+        """Reward of a decision from those of its steps: the least, so that one step with an event is enough."""
+        return rewards.min()
+
+    def __call__(
+        self, scene: Scene, previous: SimState, state: SimState, metrics: dict[str, Metric]
+    ) -> Float32[Array, " N"]:
+        """Reward [N] of the step."""
+        failed = (metrics["collision"].value > 0) | (metrics["off_road"].value > 0)
+        return jnp.where(jnp.asarray(scene.objects.is_sdc) & state.alive & failed, -1.0, 0.0)
 
 
 def clearance(scene: Scene, state: SimState) -> Float32[Array, ""]:

@@ -22,6 +22,7 @@ from gleanings.core.keys import stream
 from gleanings.core.loop import Event, Freeze, Stop, fit
 from gleanings.core.rundir import RunDirectory
 from gleanings.driving.learn import bc, bc_sac, dqn
+from gleanings.driving.learn._start import check_start, started
 from gleanings.driving.learn.bank import make_bank
 from gleanings.driving.learn.config import Algorithm, BCConfig, BCSACConfig, DQNConfig, OnNonfinite, WorldConfig
 from gleanings.driving.learn.contract import make_contract
@@ -29,7 +30,7 @@ from gleanings.driving.learn.demos import Demonstrations
 from gleanings.driving.learn.drives import drive
 from gleanings.driving.learn.memory import check_memory
 from gleanings.driving.learn.outcomes import outcomes_of
-from gleanings.driving.learn.policy import export_policy
+from gleanings.driving.learn.policy import Policy, export_policy
 from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Scene, source_of
 from gleanings.driving.sim import on_device
@@ -64,6 +65,7 @@ def train(
     world: WorldConfig = _WORLD,
     seeds: Sequence[int] = (0,),
     validation: Sequence[Scene] = (),
+    start: Policy | Sequence[Policy] | None = None,
     directory: str | Path | None = None,
     resume: bool = False,
     validate_every: int = 8,
@@ -75,26 +77,28 @@ def train(
 
     scenes: learning scenes to drive in, or a bank of them; demos: what is imitated, None for pure reinforcement. States
     have a leading axis of seeds; `driver_of` takes one. With validation scenes every `validate_every` iterations and at
-    the end `validation/failure` and `validation/progress` are added. directory: a run folder, resumed if `resume`.
+    the end `validation/failure` and `validation/progress` are added. start: policies from which actors start, one for
+    all seeds or one a seed; BC and BC-SAC only. directory: a run folder, resumed if `resume`.
     on_nonfinite: "stop", or "skip-seed": a seed that gives NaN or infinity stays as it was (`Event.frozen`), counts as
     failing from then on, and has no other metrics; means are over the others. It may be changed on resuming.
-    ConfigError: settings or scenes that do not fit each other; NumericsError: a loss that is not finite, of all seeds
-    where they are skipped.
+    ConfigError: settings, scenes or policies that do not fit each other; NumericsError: a loss that is not finite, of
+    all seeds where they are skipped.
     """
     config = Training(learner, world, tuple(seeds), "", validate_every, save_every)
     _check(config, scenes, demos)
     if on_nonfinite not in get_args(OnNonfinite):
         raise ConfigError(f"on_nonfinite={on_nonfinite!r}: use {' or '.join(get_args(OnNonfinite))}")
     policy = Freeze() if on_nonfinite == "skip-seed" else Stop()
+    starts = check_start(learner, world, config.seeds, start)
     if not isinstance(learner, BCConfig):
         check_memory(learner, World(world), len(config.seeds), scenes, copies=3 if isinstance(policy, Freeze) else 2)
     if directory is None:
-        yield from _events(config, scenes, demos, validation, None, policy, progress)
+        yield from _events(config, scenes, demos, starts, validation, None, policy, progress)
         return
-    config = replace(config, data=_digest(scenes, demos), source=_sources(scenes))
+    config = replace(config, data=_digest(scenes, demos, starts), source=_sources(scenes))
     with RunDirectory.create(directory, config, resume=resume) as run:
         event = None
-        for event in _events(config, scenes, demos, validation, run, policy, progress):
+        for event in _events(config, scenes, demos, starts, validation, run, policy, progress):
             yield event
         if event is not None and event.step == learner.iterations:
             export_policies(config, event.state, run.artifacts, scenes, event.frozen)
@@ -171,13 +175,13 @@ def _imitates(learner: Learner) -> bool:
     return isinstance(learner, BCConfig) or (isinstance(learner, BCSACConfig) and learner.imitation_weight > 0)
 
 
-def _digest(scenes: Sequence[Scene] | Scene, demos: Demonstrations | None) -> str:
-    """Changes with any number in the scenes or demonstrations."""
+def _digest(scenes: Sequence[Scene] | Scene, demos: Demonstrations | None, starts: Sequence[Policy] = ()) -> str:
+    """Changes with any number in the scenes, the demonstrations or the policies that training starts from."""
     total = hashlib.sha256()
     for scene in [scenes] if isinstance(scenes, Scene) else scenes:
         for array in arrays_of(scene).values():
             total.update(np.ascontiguousarray(array).tobytes())
-    for array in demos or ():
+    for array in (*(demos or ()), *(leaf for policy in starts for leaf in jax.tree.leaves(policy.network))):
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()[:16]
 
@@ -192,6 +196,7 @@ def _events(
     config: Training,
     scenes: Sequence[Scene] | Scene,
     demos: Demonstrations | None,
+    starts: Sequence[Policy],
     validation: Sequence[Scene],
     run: RunDirectory | None,
     policy: Stop | Freeze,
@@ -201,7 +206,7 @@ def _events(
     judge = _judge(config, world, validation)
     loop = fit(
         _update(config, world, scenes, demos),
-        initial_states(config),
+        started(initial_states(config), starts),
         steps=config.learner.iterations,
         seed=0,
         run=run,

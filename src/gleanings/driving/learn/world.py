@@ -19,7 +19,7 @@ from gleanings.driving.dynamics import Bicycle, along
 from gleanings.driving.idm import IDM
 from gleanings.driving.learn.actions import physical
 from gleanings.driving.learn.config import WorldConfig
-from gleanings.driving.learn.safety_reward import SafetyReward, clearance
+from gleanings.driving.learn.safety_reward import BinaryReward, SafetyReward, clearance
 from gleanings.driving.observation import flatten, observation_size, observe_ego
 from gleanings.driving.scene import Scene
 from gleanings.driving.sim import Simulator
@@ -48,16 +48,18 @@ class World(eqx.Module):
     """The ego of a scene from `crop.crop_scene` decides, the simulator moves. For one scene; `jax.vmap` batches."""
 
     config: WorldConfig = eqx.field(static=True)
+    reward: SafetyReward | BinaryReward
     sim: Simulator
 
     def __init__(self, config: WorldConfig | None = None) -> None:
         self.config = WorldConfig() if config is None else config
         agents: SimAgent = IDM() if self.config.others == "idm" else LogPlayback()
         c = self.config
-        reward = SafetyReward(c.clearance_m, c.edge_m, c.clearance_weight, c.edge_weight)
+        safety = SafetyReward(c.clearance_m, c.edge_m, c.clearance_weight, c.edge_weight)
+        self.reward = BinaryReward() if c.reward == "binary" else safety
         history = max(c.observe.frames - 1, 0)
         sim = SimConfig(metrics=METRICS, measured="sdc", follow_ground=False, history=history)
-        self.sim = Simulator(sim, dynamics=Bicycle(), agents=agents, reward=reward)
+        self.sim = Simulator(sim, dynamics=Bicycle(), agents=agents, reward=self.reward)
 
     @property
     def observation_size(self) -> int:
@@ -80,7 +82,8 @@ class World(eqx.Module):
         """`config.every` steps under the action u in [-1, 1]^2.
 
         Braking ends in standing, never in reverse. What exceeds the range of u is clipped; where u is not finite the
-        ego coasts. The reward is the mean over the steps, and with `progress_weight` what is gained along the route.
+        ego coasts. The reward is the mean over the steps, of the binary one the least, and with `progress_weight` what
+        is gained along the route.
         """
         slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
         action = physical(jnp.clip(u, -1.0, 1.0), along(state.pose)[slot])
@@ -97,7 +100,7 @@ class World(eqx.Module):
         gained = self.config.progress_weight * (state.arc[slot] - arc) / 10
         return state, Decision(
             self.observe(scene, state),
-            reward.mean() + gained,
+            self.reward.of_decision(reward) + gained,
             near.min(),
             progress[-1],
             *(event.any() for event in events),
