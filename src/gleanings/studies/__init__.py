@@ -13,6 +13,7 @@ STUDIES: dict[str, str] = {
     "driving-simulator": "gleanings.studies.driving_simulator:STUDY",
     "bc-sac": "gleanings.studies.bc_sac:STUDY",
     "driving-agents": "gleanings.studies.driving_agents:STUDY",
+    "bc-sac-variants": "gleanings.studies.bc_sac_variants:STUDY",
 }
 
 __all__ = ["STUDIES", "load"]

@@ -1,5 +1,6 @@
 """Training of the arms of the study bc-sac: one configuration an arm, several seeds a piece, a policy file a seed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from gleanings.driving.learn.config import BCConfig, BCSACConfig, DQNConfig, Wor
 from gleanings.driving.learn.demos import Demonstrations
 from gleanings.driving.learn.drives import drive
 from gleanings.driving.learn.outcomes import outcomes_of
-from gleanings.driving.learn.policy import load_policy
+from gleanings.driving.learn.policy import Policy, load_policy
 from gleanings.driving.learn.training import Training, driver_of, export_policies, train
 from gleanings.driving.learn.world import World
 from gleanings.driving.run import keep_programs
@@ -122,14 +123,26 @@ def learnt(
     shuffled: bool = False,
 ) -> tuple[dict[str, list[float]], Any]:
     """Learning curves, means over the seeds, and the last states. shuffled: labels go to other observations."""
-    keep_programs()
     demos = load_demos(folder)
     if shuffled:
         order = np.random.default_rng(0).permutation(len(demos.obs))
         demos = Demonstrations(demos.obs, demos.action[order], demos.mask[order], *demos[3:])
     scenes = () if isinstance(learner, BCConfig) else load_bank(folder, shards)
+    return learn(learner, world, scenes, demos, seeds)
+
+
+def learn(
+    learner: Learner | DQNConfig,
+    world: WorldConfig,
+    scenes: Scene | tuple[()],
+    demos: Demonstrations,
+    seeds: tuple[int, ...],
+    start: Sequence[Policy] | None = None,
+) -> tuple[dict[str, list[float]], Any]:
+    """Train in a bank of scenes, perhaps from policies: the learning curves, and the states."""
+    keep_programs()
     rows, event = [], None
-    for event in train(learner, scenes, demos, world=world, seeds=seeds, progress=False):
+    for event in train(learner, scenes, demos, world=world, seeds=seeds, start=start, progress=False):
         rows.append({"step": event.step} | event.metrics)
     assert event is not None
     shown = [name for name in ("step", *CURVES) if name in rows[0]]

@@ -10,6 +10,7 @@ import numpy as np
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.learn.bank import make_bank
+from gleanings.driving.learn.config import DemoConfig
 from gleanings.driving.learn.cutting import learning_scenes
 from gleanings.driving.learn.demos import Demonstrations, make_demonstrations
 from gleanings.driving.learn.difficulty import Buckets, difficulty_scores, make_buckets
@@ -29,8 +30,12 @@ GIVEN: Shard = ("given", 0)
 MOST_GIVEN = 400
 """Of them, spread evenly over the logs' windows."""
 _DEMOS = "demos.npz"
-SPLITS = {"train": 5500, "validation": 6500, "calibration": 7500, "test": 8500}
-"""First seed of each split, from the study's seed on."""
+SPLITS = {"train": 5500, "validation": 6500, "calibration": 7500, "test": 8500} | {
+    "variants-train": 3500,
+    "variants-calibration": 4000,
+    "variants-test": 4500,
+}
+"""First seed of each split, from the study's seed on; bc-sac-variants has splits of its own."""
 DECK, SHARED = 13, 16
 """Kinds of a round of hazards; rounds on one map."""
 
@@ -42,7 +47,13 @@ def shards(split: str, seed: int, count: int, size: int, starts: Mapping[str, in
 
 
 def make_shard(
-    folder: Path, shard: Shard, count: int, calibration: Sequence[float] = (), keep: bool = True, scored: bool = True
+    folder: Path,
+    shard: Shard,
+    count: int,
+    calibration: Sequence[float] = (),
+    keep: bool = True,
+    scored: bool = True,
+    config: DemoConfig | None = None,
 ) -> Any:
     """Generate, score and save a shard; counts by kind, and of each scene its name and score.
 
@@ -50,7 +61,7 @@ def make_shard(
     any unless `scored`, have a score of 0.
     """
     keep_programs()
-    scenes, discards = make_hazards(seed=shard[1], count=count)
+    scenes, discards = make_hazards(seed=shard[1], count=count, config=config)
     scores = difficulty_scores(scenes) if scored and shard[0] != "train" else np.zeros(count)
     names = [name_of(scene) for scene in scenes]
     kept = np.ones(count, bool)
@@ -85,7 +96,7 @@ def _save(folder: Path, shard: Shard, scenes: list[Scene]) -> None:
 @functools.lru_cache(maxsize=2)
 def load_bank(folder: Path, chosen: tuple[Shard, ...], names: tuple[str, ...] = ()) -> Scene:
     """The scenes of shards, or of them those with these names, as one bank on the device."""
-    found = {name_of(scene): scene for shard in chosen for scene in _shard(folder, shard)}
+    found = {name_of(scene): scene for shard in chosen for scene in read_shard(folder, shard)}
     if missing := [name for name in names if name not in found]:
         raise ConfigError(f"{folder} lacks scene {missing[0]!r}; delete the folder and run the study anew")
     return on_device(make_bank([found[name] for name in names or found]))
@@ -98,7 +109,8 @@ def load_demos(folder: Path) -> Demonstrations:
         return Demonstrations(*(jax.device_put(found[name]) for name in Demonstrations._fields))
 
 
-def _shard(folder: Path, shard: Shard) -> list[Scene]:
+def read_shard(folder: Path, shard: Shard) -> list[Scene]:
+    """The scenes of a shard that were saved, in their order."""
     return [scene for path in sorted(folder.glob(f"{_stem(shard)}-*")) for scene in load_compiled(path)]
 
 
@@ -142,7 +154,7 @@ def piece_name(shard: Shard) -> str:
 def demonstrated(folder: Path, chosen: tuple[Shard, ...]) -> dict[str, Any]:
     """Write the demonstrations of shards, from which all arms learn, and return their audit."""
     keep_programs()
-    scenes = [scene for shard in chosen for scene in _shard(folder, shard)]
+    scenes = [scene for shard in chosen for scene in read_shard(folder, shard)]
     demos, audit = make_demonstrations(scenes, World())
     np.savez(folder / _DEMOS, allow_pickle=False, **demos._asdict())
     return {name: value for name, value in vars(audit).items() if name != "empty"}

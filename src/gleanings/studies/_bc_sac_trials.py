@@ -19,7 +19,7 @@ from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene, name_of
 from gleanings.studies._bc_sac_arms import load_driver
 from gleanings.studies._bc_sac_outcomes import unpacked
-from gleanings.studies._bc_sac_scenes import Shard, load_bank
+from gleanings.studies._bc_sac_scenes import Shard, joined, kinds_and_sites, load_bank, ranked
 
 BITS = ("failure", "failure_star", "at_fault", "off_road")
 MEANS = ("ade_m", "comfort", "saturated", "reward")
@@ -34,9 +34,11 @@ CLIPS = (
 """Which scenes are shown: who fails, who does not, how many."""
 
 
-def judged(folder: Path, sets: Sets, others: Others, arm: str, seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Outcomes of the seeds of an arm in each set of scenes."""
-    return driven_by(folder, sets, others, [load_driver(folder, arm, seed) for seed in seeds])
+def judged(
+    folder: Path, sets: Sets, others: Others, arm: str, seeds: tuple[int, ...], ways: bool = False
+) -> dict[str, Any]:
+    """Outcomes of the seeds of an arm in each set of scenes; `ways`: also the progress of each scene."""
+    return driven_by(folder, sets, others, [load_driver(folder, arm, seed) for seed in seeds], ways=ways)
 
 
 def controlled(folder: Path, sets: Sets) -> dict[str, dict[str, Any]]:
@@ -45,9 +47,9 @@ def controlled(folder: Path, sets: Sets) -> dict[str, dict[str, Any]]:
 
 
 def driven_by(
-    folder: Path, sets: Sets, others: Others, drivers: list[Any], bits: Sequence[str] = BITS
+    folder: Path, sets: Sets, others: Others, drivers: list[Any], bits: Sequence[str] = BITS, ways: bool = False
 ) -> dict[str, Any]:
-    """Outcomes of drivers in each set of scenes, by scene for the metrics in `bits`.
+    """Outcomes of drivers in each set of scenes, by scene for the metrics in `bits` and, with `ways`, for the progress.
 
     All scenes are driven once, as one bank, so that one program serves all sets.
     """
@@ -60,7 +62,9 @@ def driven_by(
         drives = drive(world, bank, driver, jax.random.key(0))
         driven.append((outcomes_of(world, held, drives), np.asarray(drives.u)))
     place = {name: i for i, name in enumerate(names)}
-    return {one: _told(driven, np.array([place[name] for name in chosen]), bits) for one, (_, chosen) in sets.items()}
+    return {
+        one: _told(driven, np.array([place[name] for name in chosen]), bits, ways) for one, (_, chosen) in sets.items()
+    }
 
 
 @functools.lru_cache(maxsize=1)
@@ -69,7 +73,9 @@ def _bank_of(folder: Path, shards: tuple[Shard, ...], names: tuple[str, ...]) ->
     return load_bank.__wrapped__(folder, shards, names)
 
 
-def _told(driven: list[tuple[Outcomes, Any]], scenes: Int[np.ndarray, " C"], bits: Sequence[str]) -> dict[str, Any]:
+def _told(
+    driven: list[tuple[Outcomes, Any]], scenes: Int[np.ndarray, " C"], bits: Sequence[str], ways: bool
+) -> dict[str, Any]:
     """What drivers did in some of the scenes."""
     rows = [Outcomes(**{name: value[scenes] for name, value in vars(row).items()}) for row, _ in driven]
     actions = [u[scenes].reshape(-1, 2) for _, u in driven]
@@ -77,6 +83,8 @@ def _told(driven: list[tuple[Outcomes, Any]], scenes: Int[np.ndarray, " C"], bit
     found |= {name: [float(np.nanmean(row.values(name))) for row in rows] for name in MEANS}
     found["progress"] = [float(np.nanmean(row.progress_ratio)) for row in rows]
     found["distance"] = [_covered(row) for row in rows]
+    if ways:
+        found["ways"] = [hundredths(row.progress_ratio) for row in rows]
     found["star_at"] = {f"{at:g}": [float(row.failure_star(at).mean()) for row in rows] for at in THRESHOLDS}
     found["actions"] = np.quantile(np.concatenate(actions), _QUANTILES, axis=0).T.tolist()
     return found
@@ -92,6 +100,39 @@ def _covered(row: Outcomes) -> float:
 def packed(flags: Bool[np.ndarray, " C"]) -> str:
     """Flags as hexadecimal digits, for JSON."""
     return np.packbits(flags).tobytes().hex()
+
+
+def hundredths(ratio: Float[np.ndarray, " C"]) -> str:
+    """Ratios in [0, 2], to which others are clipped, as a byte each in hexadecimal digits; 255: undefined."""
+    steps = np.round(100 * np.clip(ratio, 0.0, 2.0))
+    return np.where(np.isnan(steps), 255, steps).astype(np.uint8).tobytes().hex()
+
+
+def chosen_sets(
+    found: list[Shard],
+    parts: list[dict[str, Any]],
+    calibration: list[dict[str, Any]],
+    sizes: tuple[int, int],
+) -> tuple[Sets, dict[str, Any]]:
+    """The hardest tenth of the test scenes and the first of them as they came: which they are, and facts of them.
+
+    sizes: of both, at most.
+    """
+    buckets, names, scores = ranked(parts, calibration), joined(parts, "names"), joined(parts, "scores")
+    top = [i for i, hard in enumerate(buckets.mask("top10")) if hard][: sizes[0]]
+    rows = {"hard": top, "all": list(range(min(sizes[1], len(names))))}
+    saved = {shard: set(part["saved"]) for shard, part in zip(found, parts, strict=True)}
+    sets, facts = {}, {}
+    for name, chosen in rows.items():
+        picked = tuple(names[i] for i in chosen)
+        kinds, sites = kinds_and_sites(picked)
+        used = tuple(shard for shard in found if saved[shard] & set(picked))
+        about = {"names": list(picked), "kind": kinds, "site": sites, "score": [scores[i] for i in chosen]}
+        masks = {"top3": "top3"} if name == "hard" else {"top50": "top50", "top10": "top10", "easy": "bottom50"}
+        about |= {mask: packed(buckets.mask(bucket)[chosen]) for mask, bucket in masks.items()}
+        about["rank"] = [float(buckets.rank[i]) for i in chosen]
+        sets[name], facts[name] = (used, picked), about
+    return sets, facts
 
 
 def pick_clips(

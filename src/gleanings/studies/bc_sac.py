@@ -23,15 +23,13 @@ from gleanings.studies._bc_sac_scenes import (
     counts_of,
     demonstrated,
     joined,
-    kinds_and_sites,
     make_given,
     make_shard,
     piece_name,
-    ranked,
     shards,
 )
 from gleanings.studies._bc_sac_text import BIBTEX, CLAIM, DEVIATIONS, PAPER_FIGURE, PROTOCOL, RULE
-from gleanings.studies._bc_sac_trials import Sets, controlled, film, judged, packed, pick_clips
+from gleanings.studies._bc_sac_trials import Sets, chosen_sets, controlled, film, judged, pick_clips
 from gleanings.studies._pieces import Pieces, compute
 
 TUNING_SEEDS = (1000, 1001)
@@ -204,21 +202,7 @@ def _sets(
     scale: Scale, found: list[Any], parts: list[dict[str, Any]], calibration: list[dict[str, Any]]
 ) -> tuple[Sets, dict[str, Any]]:
     """The hardest tenth of the test scenes and the first of them as they came: which they are, and facts of them."""
-    buckets, names, scores = ranked(parts, calibration), joined(parts, "names"), joined(parts, "scores")
-    top = [i for i, hard in enumerate(buckets.mask("top10")) if hard][: scale.hard]
-    rows = {"hard": top, "all": list(range(min(scale.whole, len(names))))}
-    saved = {shard: set(part["saved"]) for shard, part in zip(found, parts, strict=True)}
-    sets, facts = {}, {}
-    for name, chosen in rows.items():
-        picked = tuple(names[i] for i in chosen)
-        kinds, sites = kinds_and_sites(picked)
-        used = tuple(shard for shard in found if saved[shard] & set(picked))
-        about = {"names": list(picked), "kind": kinds, "site": sites, "score": [scores[i] for i in chosen]}
-        masks = {"top3": "top3"} if name == "hard" else {"top50": "top50", "top10": "top10", "easy": "bottom50"}
-        about |= {mask: packed(buckets.mask(bucket)[chosen]) for mask, bucket in masks.items()}
-        about["rank"] = [float(buckets.rank[i]) for i in chosen]
-        sets[name], facts[name] = (used, picked), about
-    return sets, facts
+    return chosen_sets(found, parts, calibration, (scale.hard, scale.whole))
 
 
 def _drives(scale: Scale, folder: Path, sets: Sets) -> Pieces:
