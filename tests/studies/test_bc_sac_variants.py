@@ -191,11 +191,27 @@ def test_sets_of_training_scenes_are_shares_by_rank_and_never_empty(tmp_path):
         assert pools[arm] == pools["bc-sac-all"]
 
 
+def test_a_variant_with_fewer_seeds_is_paired_with_the_first_of_its_base():
+    values = made_up(variants=arms.VARIANTS).values
+    base, other = (values["arms"][name]["worlds"]["log"] for name in (arms.BASE, "binary"))
+    whole = plots.paired(values, "binary", arms.BASE, "progress")
+    for part in other.values():
+        for name, rows in part.items():
+            if isinstance(rows, list) and len(rows) == 8:
+                part[name] = rows[:3]
+    for metric in plots.METRICS:
+        found = plots.paired(values, "binary", arms.BASE, metric)
+        assert len(found.per_seed) == 3
+    np.testing.assert_allclose(found.per_seed, whole.per_seed[:3])
+    assert len(base["hard"]["failure"]) == 8
+
+
 def test_texts_say_what_runs():
     assert studies.load("bc-sac-variants") is study.STUDY
     assert f"{FULL.train:,} training scenes, {FULL.seeds} seeds, {FULL.effort.iterations} iterations" in PROTOCOL
     assert f"{FULL.effort.environments} episodes and {FULL.effort.gradient_steps} gradient steps" in PROTOCOL
     assert f"{FULL.effort.iterations} iterations instead" in DEVIATIONS
+    assert f"part F {FULL.changed} seeds" in " ".join(PROTOCOL.split())
     quick = study.SCALES["quick"]
     assert f"{quick.train} scenes, {quick.seeds} seeds, {quick.effort.iterations} iterations" in PROTOCOL
     assert all(f"`{name}`" in PROTOCOL for name in arms.VARIANTS)

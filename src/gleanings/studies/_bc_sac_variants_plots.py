@@ -41,10 +41,13 @@ def ways(values: dict[str, Any], who: str, part: str = "hard") -> Float[np.ndarr
 
 
 def paired(values: dict[str, Any], a: str, b: str, metric: str, part: str = "hard") -> Difference:
-    """A - B of two arms in a metric of `METRICS`, paired by seed and scene; of progress where it is defined."""
+    """A - B of two arms in a metric of `METRICS`, paired by scene and by the first seeds of both; of progress where it
+    is defined."""
     if metric != "progress":
         return difference(values, a, b, metric, part)
     first, second = ways(values, a, part), ways(values, b, part)
+    seeds = min(len(first), len(second))
+    first, second = first[:seeds], second[:seeds]
     known = np.isfinite(first).all(0) & np.isfinite(second).all(0)
     kinds, maps = maps_of(values, part)
     return compared(first[:, known], second[:, known], kinds[known], maps[known])

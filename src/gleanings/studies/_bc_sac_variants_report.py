@@ -136,8 +136,8 @@ def _variants(values: dict[str, Any], report: Report) -> None:
     )
     heads = ["", *(f"{what}, {part}" for part in ("hardest", "all") for what in ("failure", "failure*", "progress"))]
     caption = (
-        "The first row in %, the others changed less unchanged in points, with 95 % intervals; "
-        f"{values['size']['seeds']} seeds, {len(values['scenes']['hard']['kind']):,} and "
+        "The first row in %, over all its seeds; the others changed less unchanged in points, with 95 % intervals: "
+        f"{len(values['arms'][names[0]]['seeds'])} seeds, {len(values['scenes']['hard']['kind']):,} and "
         f"{len(values['scenes']['all']['kind']):,} scenes. Progress is the share of the log's, clipped to at most 2."
     )
     report.table(heads, rows, caption)

@@ -24,7 +24,7 @@ of its own: generated hazards, ten kinds, others from the log, 8 s at 5 decision
 - Part E: BC, SAC and BC-SAC, each trained on all, top50 and top10 of one pool, with the same number of gradient steps
   and of collected episodes; demonstrations are those of the scenes that are driven in. Settings as bc-sac froze them,
   chosen for training on all scenes.
-- Part F: BC-SAC trained on all, with one thing changed, against the arm of part E, the same seeds.
+- Part F: BC-SAC trained on all, with one thing changed, against the arm of part E with the same seeds.
   `binary`: a reward of -1 in a decision with contact or off the road, else 0. `no-offsets`: the usual reward with
   distances of 0 m; nothing is then lost by contact, only by metres beyond the road edge. `absorb`: from the first
   failure on every decision costs the worst reward. `no-followers`: the same hazards drawn without cars that follow
@@ -38,7 +38,8 @@ of its own: generated hazards, ten kinds, others from the log, 8 s at 5 decision
   corrected.
 
 Size quick: BC and BC-SAC on all and on top10 of 416 scenes, 3 seeds, 5 iterations with 128 episodes, batches of 128;
-no part F. Size full: 4,056 training scenes, 3 seeds, 9 iterations with 256 episodes and 160 gradient steps each.
+no part F. Size full: 4,056 training scenes, 5 seeds, 9 iterations with 256 episodes and 160 gradient steps each; in
+part F 3 seeds.
 """
 
 DEVIATIONS = """

@@ -33,7 +33,8 @@ _ALONE = DemoConfig(follower_share=0.0)
 @dataclass(frozen=True)
 class Scale:
     """What a size covers. train: scenes of the pool; pool: test scenes drawn, of which the hardest tenth is judged, at
-    most `hard`, and the first `whole` as they come. shard: scenes that share maps of their own; `fine` for training."""
+    most `hard`, and the first `whole` as they come. shard: scenes that share maps of their own; `fine` for training.
+    changed: seeds of each variant, the first ones."""
 
     train: int
     calibration: int
@@ -45,6 +46,7 @@ class Scale:
     methods: tuple[str, ...] = METHODS
     sets: tuple[str, ...] = TRAINED_ON
     variants: tuple[str, ...] = ()
+    changed: int = 2
     shard: int = 208
     fine: int = 104
 
@@ -53,7 +55,7 @@ _TWO, _ENDS = ("bc", "bc-sac"), ("all", "top10")
 SCALES = {
     "smoke": Scale(32, 32, 32, 32, 16, 2, Effort(1, 4, 4, 16), _TWO, _ENDS, ("warm-start",), shard=32, fine=32),
     "quick": Scale(416, 416, 416, 208, 150, 3, Effort(5, 128, 128, 128), _TWO, _ENDS),
-    "full": Scale(4056, 1040, 4576, 832, 500, 3, Effort(9, 256, 160), variants=VARIANTS),
+    "full": Scale(4056, 1040, 4576, 832, 500, 5, Effort(9, 256, 160), variants=VARIANTS, changed=3),
 }
 
 
@@ -128,11 +130,10 @@ def tested(
     config: StudyConfig, scale: Scale, folder: Path, pools: dict[str, Pool], data: dict[str, Any]
 ) -> dict[str, Any]:
     """Train the arms, draw the test scenes, and drive them; the variants after part E, whose BC one starts from."""
-    test, seeds = shards("variants-test", config.seed, scale.pool, scale.shard), tuple(range(scale.seeds))
-    training = {
-        arm: partial(train_arm, arm, pools[arm], scale.effort, seeds, folder)
-        for arm in (*_trained(scale), *scale.variants)
-    }
+    test = shards("variants-test", config.seed, scale.pool, scale.shard)
+    seeds = dict.fromkeys(_trained(scale), tuple(range(scale.seeds)))
+    seeds |= dict.fromkeys(scale.variants, tuple(range(scale.changed)))
+    training = {arm: partial(train_arm, arm, pools[arm], scale.effort, own, folder) for arm, own in seeds.items()}
     pieces: Pieces = {f"train-{arm}": training[arm] for arm in _trained(scale)}
     calibration, whole = joined(data["calibration"], "scores"), -(-scale.whole // scale.shard)
     pieces |= {
@@ -144,14 +145,15 @@ def tested(
     parts = [found[piece_name(shard)] for shard, _ in test]
     sets, scenes = chosen_sets([shard for shard, _ in test], parts, data["calibration"], (scale.hard, scale.whole))
     driving: Pieces = {"controls": partial(controlled, folder, sets)}
-    driving |= {f"drive-{arm}": partial(judged, folder, sets, "log", arm, seeds, True) for arm in training}
+    driving |= {f"drive-{arm}": partial(judged, folder, sets, "log", arm, own, True) for arm, own in seeds.items()}
     driven = compute(driving, config)
     arms = {
-        arm: {"seeds": list(seeds), "worlds": {"log": driven[f"drive-{arm}"]}} | found[f"train-{arm}"]
-        for arm in training
+        arm: {"seeds": list(own), "worlds": {"log": driven[f"drive-{arm}"]}} | found[f"train-{arm}"]
+        for arm, own in seeds.items()
     }
+    size = ("train", "calibration", "pool", "seeds", "changed")
     return {
-        "size": {name: getattr(scale, name) for name in ("train", "calibration", "pool", "seeds")} | vars(scale.effort),
+        "size": {name: getattr(scale, name) for name in size} | vars(scale.effort),
         "data": _counts([*data["drawn"], *parts]) | {"sets": data["sets"], "audits": data["audits"]},
         "scenes": scenes,
         "arms": arms,
