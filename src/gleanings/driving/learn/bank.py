@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import jax
+
 from gleanings.core.errors import ConfigError
 from gleanings.driving.scene import Scene
 from gleanings.driving.stack import sizes_of, stack_grown
@@ -31,3 +33,11 @@ def make_bank(scenes: Sequence[Scene], least: Mapping[str, int] | None = None) -
     for count, window in (("I", "M"), ("J", "K")):
         largest[count] += largest[window]
     return stack_grown(scenes, largest)
+
+
+def without_lanes(bank: Scene) -> Scene:
+    """The bank for programs that read no lane, height or point of the road: one of each is left, so that their sizes
+    make no other program."""
+    parts = (bank.lanes, bank.lane_grid, bank.ground, bank.road)
+    lanes, lane_grid, ground, road = jax.tree.map(lambda leaf: leaf[:, :1] if leaf.ndim > 1 else leaf, parts)
+    return bank._replace(lanes=lanes, lane_grid=lane_grid, ground=ground, road=road)

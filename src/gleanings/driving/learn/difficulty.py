@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Float32, Key
 from gleanings.core.errors import ConfigError
 from gleanings.driving.dynamics import along, limits_of
 from gleanings.driving.idm import IDM, alone, state_alone
-from gleanings.driving.learn.bank import COMMON, make_bank
+from gleanings.driving.learn.bank import COMMON, make_bank, without_lanes
 from gleanings.driving.learn.config import BucketConfig, WorldConfig
 from gleanings.driving.learn.safety_reward import clearance
 from gleanings.driving.learn.split import log_id
@@ -101,7 +101,7 @@ def planner_drives(
 ) -> Drives:
     """Re-simulations of all scenes among logged others. The noise of a scene follows from its name alone."""
     key, world = jax.random.key(config.seed) if key is None else key, World(WorldConfig(others="log"))
-    bank, count = make_bank(scenes, COMMON), len(scenes)
+    bank, count = without_lanes(make_bank(scenes, COMMON)), len(scenes)
     marks = np.array([zlib.crc32(name_of(scene).encode()) for scene in scenes], np.uint32)
     parts = []
     for first in range(0, count, min(_BATCH, count)):
@@ -123,12 +123,13 @@ def _drive_batch(world: World, bank: Scene, marks: Array, key: Key[Array, ""], c
 
 def _drive(world: World, scene: Scene, key: Key[Array, ""]) -> tuple[Array, Array]:
     """One episode of the planner: whether it failed, and the least clearance."""
+    sim = world.judge
     first, speed_key, headway_key, noise_key = jax.random.split(key, 4)
     slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
     faster = jax.random.uniform(speed_key, (), jnp.float32, *_SPEED)
     headway = IDM().headway * jax.random.uniform(headway_key, (), jnp.float32, *_HEADWAY)
-    policy = driven_by(eqx.tree_at(lambda idm: idm.headway, IDM(), headway), world.sim.dynamics)
-    state = world.sim.reset(scene, first)
+    policy = driven_by(eqx.tree_at(lambda idm: idm.headway, IDM(), headway), sim.dynamics)
+    state = sim.reset(scene, first)
     state = eqx.tree_at(lambda s: (s.vx, s.vy), state, replace_fn=lambda v: v.at[slot].multiply(faster))
     draws = jax.random.normal(noise_key, (world.config.horizon * world.config.every + 1,), jnp.float32)
     keep = jnp.exp(-scene.dt / _MEMORY_S)
@@ -142,7 +143,7 @@ def _drive(world: World, scene: Scene, key: Key[Array, ""]) -> tuple[Array, Arra
         rate = jnp.maximum(action[0] + _NOISE_MPS2 * level, jnp.minimum(least, action[0]))
         action = action.at[0].set(jnp.clip(rate, limits.brake, limits.accelerate))
         rows = jnp.broadcast_to(action, (state.x.shape[0], 2))  # of the others none is used
-        state, out = world.sim.step(scene, state, rows, first)
+        state, out = sim.step(scene, state, rows, first)
         failed = out.metrics["collision"].value[slot] | out.metrics["off_road"].value[slot]
         level = keep * level + jnp.sqrt(1 - keep * keep) * draw
         return (state, level), (failed, clearance(scene, state))

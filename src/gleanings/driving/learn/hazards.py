@@ -21,7 +21,7 @@ from gleanings.driving.learn._compose import SLOTS, bystanders, compose, log_ego
 from gleanings.driving.learn._plans import Style
 from gleanings.driving.learn._scripts import Draw, script
 from gleanings.driving.learn._sites import DT, SPREAD_M, START, STEPS, Site, make_site
-from gleanings.driving.learn.bank import COMMON, make_bank
+from gleanings.driving.learn.bank import COMMON, make_bank, without_lanes
 from gleanings.driving.learn.config import DemoConfig, WorldConfig
 from gleanings.driving.learn.expert import Drive, Episode, drive, noise
 from gleanings.driving.learn.follower import LATE_S, ROOM_M, follower
@@ -274,7 +274,7 @@ def replay(
     """Whether the ego of each of at most `BATCH` scenes fails under these actions; None: under the labels of its log,
     taken from where it is."""
     count = len(scenes)
-    bank = make_bank([*scenes, *[scenes[0]] * (BATCH - count)], COMMON)
+    bank = without_lanes(make_bank([*scenes, *[scenes[0]] * (BATCH - count)], COMMON))
     given = np.zeros((BATCH, DECISIONS, 2), np.float32)
     if u is not None:
         given[:count] = u
@@ -293,9 +293,8 @@ def _failures(world: World, bank: Scene, u: Array, labels: Array) -> Array:
                 Pose(*(field[0] for field in pose)) for pose in (state.pose, log_at(scene, state.t + every)[0])
             )
             u = jnp.where(labels, towards(here, there, size, scene.dt, every)[0], u)
-            state, out = world.decide(scene, state, u, key)
-            return state, jnp.asarray(world.failed(out))
+            return world.fails(scene, state, u, key)
 
-        return jax.lax.scan(step, world.begin(scene, key)[0], u)[1].any()
+        return jax.lax.scan(step, world.judge.reset(scene, key), u)[1].any()
 
     return jax.vmap(one)(bank, u)

@@ -4,6 +4,7 @@ Nothing ends an episode: the reward is never positive, so that ending at a crash
 recorded and the episode goes on.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -23,8 +24,9 @@ from gleanings.driving.learn.safety_reward import BinaryReward, SafetyReward, cl
 from gleanings.driving.observation import flatten, observation_size, observe_ego
 from gleanings.driving.scene import Scene
 from gleanings.driving.sim import Simulator
-from gleanings.driving.state import SimState
+from gleanings.driving.state import SimState, StepOutput
 
+FAILURES = ("collision", "off_road")
 METRICS = ("collision", "at_fault", "off_road", "off_road_m", "off_route", "progress_m")
 _EVENTS = ("collision", "at_fault", "off_road", "off_route")
 
@@ -86,17 +88,13 @@ class World(eqx.Module):
         is gained along the route.
         """
         slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
-        action = physical(jnp.clip(u, -1.0, 1.0), along(state.pose)[slot])
         arc = state.arc[slot]
 
-        def step(state: SimState, _: None) -> tuple[SimState, tuple[Array, ...]]:
-            stop = -jnp.maximum(along(state.pose)[slot], 0.0) / scene.dt
-            rows = jnp.broadcast_to(action.at[0].max(stop), (state.x.shape[0], 2))
-            state, out = self.sim.step(scene, state, rows, key)
+        def read(state: SimState, out: StepOutput) -> tuple[Array, ...]:
             seen = (out.metrics[name].value[slot] for name in (*_EVENTS, "progress_m"))
-            return state, (out.reward[slot], clearance(scene, state), *seen)
+            return out.reward[slot], clearance(scene, state), *seen
 
-        state, (reward, near, *events, progress) = jax.lax.scan(step, state, None, length=self.config.every)
+        state, (reward, near, *events, progress) = self._move(self.sim, scene, state, u, key, read)
         gained = self.config.progress_weight * (state.arc[slot] - arc) / 10
         return state, Decision(
             self.observe(scene, state),
@@ -105,6 +103,45 @@ class World(eqx.Module):
             progress[-1],
             *(event.any() for event in events),
         )
+
+    @property
+    def judge(self) -> Simulator:
+        """The simulator that measures only what `failed` needs, for which it reads no lanes."""
+        config = SimConfig(metrics=FAILURES, measured="sdc", follow_ground=False)
+        return Simulator(config, dynamics=self.sim.dynamics, agents=self.sim.agents)
+
+    def fails(
+        self, scene: Scene, state: SimState, u: Float32[Array, "2"], key: Key[Array, ""]
+    ) -> tuple[SimState, Bool[Array, ""]]:
+        """The next state and whether the decision failed, as by `decide` and `failed`. state: of `judge`."""
+        slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
+
+        def read(state: SimState, out: StepOutput) -> tuple[Array, ...]:
+            return tuple(out.metrics[name].value[slot] for name in FAILURES)
+
+        state, (collision, off_road) = self._move(self.judge, scene, state, u, key, read)
+        return state, (collision | off_road).any()
+
+    def _move(
+        self,
+        sim: Simulator,
+        scene: Scene,
+        state: SimState,
+        u: Float32[Array, "2"],
+        key: Key[Array, ""],
+        read: Callable[[SimState, StepOutput], tuple[Array, ...]],
+    ) -> tuple[SimState, tuple[Array, ...]]:
+        """The state after the steps of a decision, and what is read of each."""
+        slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
+        action = physical(jnp.clip(u, -1.0, 1.0), along(state.pose)[slot])
+
+        def step(state: SimState, _: None) -> tuple[SimState, tuple[Array, ...]]:
+            stop = -jnp.maximum(along(state.pose)[slot], 0.0) / scene.dt
+            rows = jnp.broadcast_to(action.at[0].max(stop), (state.x.shape[0], 2))
+            state, out = sim.step(scene, state, rows, key)
+            return state, read(state, out)
+
+        return jax.lax.scan(step, state, None, length=self.config.every)
 
     def _check(self, scene: Scene) -> None:
         if np.ndim(scene.log.x) != 2:
