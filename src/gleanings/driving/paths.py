@@ -78,40 +78,49 @@ def logged_arcs(
 
     The first pose of an object is looked for anywhere, early arcs first.
     """
-    rows, arcs = np.arange(len(length)), np.zeros(valid.T.shape, np.float32)
+    arcs, windows = np.zeros(valid.T.shape, np.float32), _windows(x, y)
     seen, arc, last = np.zeros(len(length), bool), np.zeros(len(length)), np.zeros((3, len(length)))
+    there = valid & (length > 0)
     for t in np.flatnonzero(valid.any(1)):
-        now, here = np.stack([px[t], py[t], yaw[t]]), valid[t] & (length > 0)
+        now, here = np.stack([px[t], py[t], yaw[t]]), there[t]
         went = (now[0] - last[0]) * np.cos(last[2]) + (now[1] - last[1]) * np.sin(last[2])
         hint = np.where(seen, arc + went, 0.0)
         if (new := np.flatnonzero(here & ~seen)).size:
             away = (x[new] - now[0, new, None]) ** 2 + (y[new] - now[1, new, None]) ** 2
             hint[new] = (away + 0.02 * np.arange(x.shape[1]) ** 2).argmin(1)
-        k = rows[here]
-        arc[k] = _project(x[k], y[k], length[k], closed[k], now[0, k], now[1, k], hint[k])
+        k = np.flatnonzero(here)
+        arc[k] = _project(windows, k, length[k], closed[k], now[0, k], now[1, k], hint[k])
         seen, last, arcs[k, t] = seen | here, np.where(here, now, last), arc[k]
     return arcs
 
 
+def _windows(x: Float[np.ndarray, "K Q"], y: Float[np.ndarray, "K Q"]) -> Float[np.ndarray, "5 K S W"]:
+    """x, y, dx, dy and squared length, in float64, of the segments from each sample on that a projection looks at."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    dx, dy = np.diff(x, axis=1), np.diff(y, axis=1)
+    parts = np.stack([x[:, :-1], y[:, :-1], dx, dy, np.maximum(dx**2 + dy**2, 1e-9)])
+    return np.lib.stride_tricks.sliding_window_view(parts, 2 * _REACH + 1, axis=2)
+
+
 def _project(
-    x: Float[np.ndarray, "K Q"],
-    y: Float[np.ndarray, "K Q"],
+    windows: Float[np.ndarray, "5 N S W"],
+    k: Int[np.ndarray, " K"],
     length: Float[np.ndarray, " K"],
     closed: Bool[np.ndarray, " K"],
     px: Float[np.ndarray, " K"],
     py: Float[np.ndarray, " K"],
     hint: Float[np.ndarray, " K"],
 ) -> Float[np.ndarray, " K"]:
-    """Arcs nearest to the points within 15 m of `hint`, counted on over rounds as it is."""
-    low = np.where(closed, np.mod(hint - _REACH, np.maximum(length, 1.0)), hint - _REACH)
-    cell = np.clip(np.floor(low), 0, x.shape[1] - 2 * _REACH - 2).astype(np.int64)[:, None] + np.arange(2 * _REACH + 1)
-    a, b = (np.take_along_axis(v, cell, 1).astype(np.float64) for v in (x, y))
-    dx, dy = (np.take_along_axis(v, cell + 1, 1) - w for v, w in ((x, a), (y, b)))
-    rx, ry = px[:, None] - a, py[:, None] - b
-    share = np.clip((rx * dx + ry * dy) / np.maximum(dx**2 + dy**2, 1e-9), 0, 1)
+    """Arcs of the paths `k` nearest to the points within 15 m of `hint`, counted on over rounds as it is."""
+    low = hint - _REACH
+    if closed.any():
+        low = np.where(closed, np.mod(low, np.maximum(length, 1.0)), low)
+    first = np.clip(np.floor(low), 0, windows.shape[2] - 1).astype(np.int64)
+    x, y, dx, dy, square = windows[:, k, first]
+    rx, ry = px[:, None] - x, py[:, None] - y
+    share = np.clip((rx * dx + ry * dy) / square, 0, 1)
     best = ((rx - share * dx) ** 2 + (ry - share * dy) ** 2).argmin(1)
-    arc = np.arange(len(best)), best
-    arc = cell[arc] + share[arc]
+    arc = first + best + share[np.arange(len(best)), best]
     return np.where(closed, arc + length * np.round((hint - arc) / np.maximum(length, 1.0)), arc)
 
 
