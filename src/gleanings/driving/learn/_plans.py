@@ -244,6 +244,10 @@ def _on_way(way: Way, others: Foreseen, start: Float32[Array, ""]) -> tuple[Floa
     x, y, cos, sin = (way.points[:, k] for k in range(4))
     dx, dy = others.x[0][:, None] - x, others.y[0][:, None] - y
     behind = jnp.arange(x.shape[0]) < start - 5
-    best = jnp.argmin(jnp.where(behind, jnp.float32(1e6), dx**2 + dy**2), axis=1)
+    square = jnp.where(behind, jnp.float32(1e6), dx**2 + dy**2)
+    # Bits of a non-negative float sort like the float; XLA's CPU code for integer minima is vectorised, for argmin not.
+    bits = lax.bitcast_convert_type(square, jnp.int32)
+    rows = jnp.arange(x.shape[0], dtype=jnp.int32)
+    best = jnp.where(bits == bits.min(1, keepdims=True), rows, x.shape[0] - 1).min(1)
     dx, dy = others.x[0] - x[best], others.y[0] - y[best]
     return best.astype(jnp.float32) + dx * cos[best] + dy * sin[best], dy * cos[best] - dx * sin[best]

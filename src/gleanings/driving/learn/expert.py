@@ -3,6 +3,7 @@
 Every 0.2 s it takes the best of 35 plans (`_plans`). Source: ours (design page 3.4).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -105,24 +106,28 @@ def _drive(episode: Episode) -> Drive:
     x, y, yaw, speed, arc = (episode.start[k] for k in range(5))
     pose = Pose(x, y, jnp.float32(0), yaw, speed * jnp.cos(yaw), speed * jnp.sin(yaw))
     back = jnp.arange(1, _PAST + 1)
-    past = jax.vmap(lambda k: _sight(episode, _moved_back(pose, 0.2 * k), HISTORY - _EVERY * k))(back)
+    # Once for all steps: XLA takes sines for cheap and would take them again for each pair of objects.
+    look = partial(_sight, episode, jnp.cos(episode.others.yaw), jnp.sin(episode.others.yaw))
+    past = jax.vmap(lambda k: look(_moved_back(pose, 0.2 * k), HISTORY - _EVERY * k))(back)
     sight = jnp.concatenate([jnp.zeros_like(past[:1]), past])
     none = jnp.zeros(past.shape[1], jnp.int32)
     known = _Known(sight, none - 1, none, none > 0)
     rows = HISTORY + _EVERY * jnp.arange(episode.noise.shape[0])
     _, (u, poses) = lax.scan(
-        partial(_decide, episode), _Driver(pose, arc, jnp.float32(0), known), (rows, episode.noise)
+        partial(_decide, episode, look), _Driver(pose, arc, jnp.float32(0), known), (rows, episode.noise)
     )
     first = jnp.stack([x, y, yaw, speed])
     states = jnp.concatenate([first[None], poses.reshape(-1, 4)])
     return Drive(u, *states.T)
 
 
-def _decide(episode: Episode, driver: _Driver, at: tuple[Array, Array]) -> tuple[_Driver, tuple[Array, Array]]:
+def _decide(
+    episode: Episode, look: Callable[[Pose, Array], Array], driver: _Driver, at: tuple[Array, Array]
+) -> tuple[_Driver, tuple[Array, Array]]:
     """One action for two steps from the step `at[0]` on."""
     step, noise = at
     pose, speed = driver.pose, jnp.maximum(along(driver.pose), 0.0)
-    known = _perceive(episode, driver.known, _sight(episode, pose, step), step)
+    known = _perceive(episode, driver.known, look(pose, step), step)
     red = episode.red[step]
     rate, bend = choose(episode.way, episode.style, _foresee(episode, known, step), red, pose, driver.arc, driver.rate)
     limits = limits_of(jnp.asarray(int(Kind.VEHICLE)))
@@ -144,11 +149,14 @@ def _moved_back(pose: Pose, seconds: Float[Array, ""]) -> Pose:
     return pose._replace(x=pose.x - pose.vx * seconds, y=pose.y - pose.vy * seconds)
 
 
-def _sight(episode: Episode, pose: Pose, step: Int32[Array, ""]) -> Bool[Array, " N"]:
-    """Which objects can be seen from a pose at a step: within 70 m, not `visibility.hidden`."""
+def _sight(
+    episode: Episode, cos: Float[Array, "T N"], sin: Float[Array, "T N"], pose: Pose, step: Int32[Array, ""]
+) -> Bool[Array, " N"]:
+    """Which objects can be seen from a pose at a step: within 70 m, not `visibility.hidden`. cos, sin: of their yaw."""
     others = episode.others
-    x, y, yaw, valid = (lax.dynamic_index_in_dim(v, step, keepdims=False) for v in (*others[:3], others.valid))
-    unseen = hidden(pose.x, pose.y, x, y, jnp.cos(yaw), jnp.sin(yaw), others.length, others.width, valid)
+    fields = (others.x, others.y, cos, sin, others.valid)
+    x, y, cos, sin, valid = (lax.dynamic_index_in_dim(v, step, keepdims=False) for v in fields)
+    unseen = hidden(pose.x, pose.y, x, y, cos, sin, others.length, others.width, valid)
     return valid & ~unseen & ((x - pose.x) ** 2 + (y - pose.y) ** 2 < _RANGE_M**2)
 
 
