@@ -5,6 +5,7 @@ raster rows and columns.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -109,11 +110,17 @@ def sizes_of(scene: Scene, batch: int = 0) -> dict[str, int]:
 
     DataError: a missing axis, another type, or two arrays that disagree on a letter.
     """
+    shapes = tuple((array.dtype, array.shape[batch:]) for array in arrays_of(scene).values())
+    return dict(_sizes(shapes))
+
+
+@lru_cache(maxsize=1024)
+def _sizes(shapes: tuple[tuple[np.dtype, tuple[int, ...]], ...]) -> dict[str, int]:
+    """`sizes_of` for the types and shapes of arrays in the order of `LAYOUT`: most scenes share theirs."""
     sizes = _FIXED.copy()
-    for spec, (name, array) in zip(LAYOUT.values(), arrays_of(scene).items(), strict=True):
-        shape = array.shape[batch:]
-        if len(shape) != len(spec.axes) or array.dtype != spec.dtype:
-            raise DataError(f"{name} is {array.dtype}{list(shape)}; expected {spec.dtype} {','.join(spec.axes)}")
+    for (name, spec), (dtype, shape) in zip(LAYOUT.items(), shapes, strict=True):
+        if len(shape) != len(spec.axes) or dtype != spec.dtype:
+            raise DataError(f"{name} is {dtype}{list(shape)}; expected {spec.dtype} {','.join(spec.axes)}")
         for letter, size in zip(spec.axes, shape, strict=True):
             if size != sizes.setdefault(letter, size):
                 raise DataError(f"{name} has {size} along {letter}, not {sizes[letter]}")
@@ -202,7 +209,7 @@ def _padded(arrays: Sequence[Any], spec: Spec, sizes: dict[str, int]) -> np.ndar
     shape = (len(arrays), *_shape(spec, sizes))
     padded = np.full(shape, spec.pad if spec.dtype.kind == "f" else int(spec.pad), spec.dtype)
     for row, array in enumerate(arrays):
-        padded[row, *(slice(0, size) for size in array.shape)] = array
+        padded[row, *map(slice, array.shape)] = array
     return padded
 
 

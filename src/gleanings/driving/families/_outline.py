@@ -28,6 +28,7 @@ class _Field:
         cut = [_short(strip.line) for strip in strips]
         self.a = np.concatenate([line[:-1] for line in cut])
         self.d = np.concatenate([np.diff(line, axis=0) for line in cut])
+        self.plan = [np.ascontiguousarray(part) for part in (*self.a.T[:2], *self.d.T[:2])]
         self.reach = np.concatenate([np.full(len(line) - 1, s.reach) for line, s in zip(cut, strips, strict=True)])
         self.first = np.concatenate([np.arange(len(line) - 1) == 0 for line in cut])
         self.last = np.concatenate([np.arange(len(line) - 1) == len(line) - 2 for line in cut])
@@ -39,23 +40,33 @@ class _Field:
 
     def __call__(self, q: Float[np.ndarray, "Q 2"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Value [Q], nearest point [Q, 3], its segment [Q], place on that [Q] (outside of 0 to 1: beyond an end)."""
+        value, segment = self._nearest(q)
+        a, d = self.a[segment], self.d[segment]
+        place = _place(q[:, 0], q[:, 1], a[:, 0], a[:, 1], d[:, 0], d[:, 1])
+        return value, a + d * np.clip(place, 0.0, 1.0)[:, None], segment, place
+
+    def value(self, q: Float[np.ndarray, "Q 2"]) -> Float[np.ndarray, " Q"]:
+        """Distance to the union at points, negative inside."""
+        return self._nearest(q)[0]
+
+    def _nearest(self, q: Float[np.ndarray, "Q 2"]) -> tuple[Float[np.ndarray, " Q"], Int[np.ndarray, " Q"]]:
         value, segment = np.full(len(q), np.inf), np.zeros(len(q), int)
+        qx, qy = q.T[..., None]
         for (rows, reach), tree in zip(self.trees, self.index, strict=True):
-            near = rows[tree.query(q, min(4, len(rows)))[1].reshape(len(q), -1)]
-            x, y, _ = self._foot(q[:, None], near)[0]
-            far = np.hypot(q[:, :1] - x, q[:, 1:] - y) - reach
+            count = min(4, len(rows))
+            near = rows[tree.query(q, count)[1].reshape(len(q), count)]
+            ax, ay, dx, dy = (part.take(near) for part in self.plan)
+            share = np.clip(_place(qx, qy, ax, ay, dx, dy), 0.0, 1.0)
+            far = np.hypot(qx - (ax + dx * share), qy - (ay + dy * share)) - reach
             best = np.arange(len(q)), far.argmin(axis=1)
             closer = far[best] < value
             value, segment = np.where(closer, far[best], value), np.where(closer, near[best], segment)
-        foot, place = self._foot(q, segment)
-        return value, np.stack(foot, 1), segment, place
+        return value, segment
 
-    def _foot(self, q: np.ndarray, segment: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Coordinates of the nearest points of segments, and their places on these."""
-        (ax, ay, az), (dx, dy, dz) = self.a.T[:, segment], self.d.T[:, segment]
-        place = ((q[..., 0] - ax) * dx + (q[..., 1] - ay) * dy) / np.maximum(dx**2 + dy**2, 1e-12)
-        share = np.clip(place, 0.0, 1.0)
-        return [ax + dx * share, ay + dy * share, az + dz * share], place
+
+def _place(x: np.ndarray, y: np.ndarray, ax: np.ndarray, ay: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """Places of points on segments: 0 at the start, 1 at the end."""
+    return ((x - ax) * dx + (y - ay) * dy) / np.maximum(dx**2 + dy**2, 1e-12)
 
 
 def outline(strips: list[Strip], island: float) -> list[tuple[Float[np.ndarray, "P 3"], bool]]:
@@ -66,21 +77,21 @@ def outline(strips: list[Strip], island: float) -> list[tuple[Float[np.ndarray, 
     field = _Field(strips)
     outer = []
     points, cells = _grid(field)
-    level = field(points)[0]
+    level = field.value(points)
     for loop in _contours(points, cells, level - _ROUND):
         loop = _drawn(loop, field, _ROUND)
-        if len(loop := loop[np.abs(field(loop)[0] - _ROUND) < 0.01]) > 3:
+        if len(loop := loop[np.abs(field.value(loop) - _ROUND) < 0.01]) > 3:
             outer.append(Strip(np.column_stack([loop, 0 * loop[:, 0]])[[*range(len(loop)), 0]], _ROUND))
     back = _Field(outer)
     edges = []
-    level[level < _ROUND] = -back(points[level < _ROUND])[0]
+    level[level < _ROUND] = -back.value(points[level < _ROUND])
     for loop in _contours(points, cells, level):
         x, y = loop.T
         if abs((x * np.roll(y, -1) - y * np.roll(x, -1)).sum()) / 2 < island:
             continue
         loop = _drawn(loop, back, 0.0)
-        plain = np.abs(field(loop)[0]) < 0.03  # not rounded: on the edge of the strips themselves
-        loop = np.where(plain[:, None], _drawn(loop, field, 0.0), loop)
+        plain = np.abs(field.value(loop)) < 0.03  # not rounded: on the edge of the strips themselves
+        loop[plain] = _drawn(loop[plain], field, 0.0)
         loop = loop[np.hypot(*(loop - np.roll(loop, 1, axis=0)).T) > 0.2]
         _, foot, segment, place = field(loop)
         beyond = (field.first[segment] & (place < 0)) | (field.last[segment] & (place > 1))

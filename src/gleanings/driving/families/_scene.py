@@ -1,7 +1,7 @@
 """From simulated motion along routes to a RawScene: poses, who is the ego, who is to be predicted. Source: ours."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from gleanings.driving.families.base import DT, START, STEPS, Plan
 from gleanings.driving.families.layout import arc_of, heading_of
@@ -38,12 +38,11 @@ def build(name: str, plan: Plan, fleet: Fleet, motion: Motion, rng: np.random.Ge
     )
 
 
-def poses(line: Float[np.ndarray, "P 3"], arc: Float[np.ndarray, " T"], shift: float) -> Float[np.ndarray, "T 5"]:
-    """x, y, z, yaw and the factor of speed at arcs of a line, `shift` m to its left: cubic between its points."""
+def poses(line: Float[np.ndarray, "P 3"], arc: Float[np.ndarray, " T"], shift: float) -> Float[np.ndarray, "T 4"]:
+    """x, y, z and yaw at arcs of a line, `shift` m to its left: cubic between its points."""
     along, yaw = arc_of(line), heading_of(line)
-    k = np.clip(np.searchsorted(along, arc, "right") - 1, 0, len(line) - 2)
+    k, u = _between(along, arc)
     h = along[k + 1] - along[k]
-    u = (arc - along[k]) / h
     tangent = np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
     weights = [2 * u**3 - 3 * u**2 + 1, (u**3 - 2 * u**2 + u) * h, 3 * u**2 - 2 * u**3, (u**3 - u**2) * h]
     terms = [line[k, :2], tangent[k], line[k + 1, :2], tangent[k + 1]]
@@ -51,15 +50,29 @@ def poses(line: Float[np.ndarray, "P 3"], arc: Float[np.ndarray, " T"], shift: f
     turn = yaw[k] + (yaw[k + 1] - yaw[k]) * u
     z = line[k, 2] + (line[k + 1, 2] - line[k, 2]) * u
     xy = xy + shift * np.stack([-np.sin(turn), np.cos(turn)], axis=1)
+    return np.column_stack([xy, z, (turn + np.pi) % (2 * np.pi) - np.pi])
+
+
+def _between(
+    along: Float[np.ndarray, " P"], arc: Float[np.ndarray, " T"]
+) -> tuple[Int[np.ndarray, " T"], Float[np.ndarray, " T"]]:
+    """The points of a line behind arcs, and the shares of the way to the next ones."""
+    k = np.clip(np.searchsorted(along, arc, "right") - 1, 0, len(along) - 2)
+    return k, (arc - along[k]) / (along[k + 1] - along[k])
+
+
+def _factor(line: Float[np.ndarray, "P 3"], arc: Float[np.ndarray, " T"], shift: float) -> Float[np.ndarray, " T"]:
+    """Speed `shift` m to the left of a line, as a share of that on it."""
+    along, yaw = arc_of(line), heading_of(line)
+    k, u = _between(along, arc)
     bend = np.gradient(yaw, along)
-    factor = 1 - shift * (bend[k] + (bend[k + 1] - bend[k]) * u)
-    return np.column_stack([xy, z, (turn + np.pi) % (2 * np.pi) - np.pi, factor])
+    return 1 - shift * (bend[k] + (bend[k + 1] - bend[k]) * u)
 
 
 def _track(plan: Plan, fleet: Fleet, motion: Motion, k: int, shift: float) -> RawTrack:
     route = plan.routes[int(fleet.route[k])]
-    x, y, z, yaw, factor = poses(route.line, motion.arc[:, k], shift).T
-    speed = motion.speed[:, k] * factor
+    x, y, z, yaw = poses(route.line, motion.arc[:, k], shift).T
+    speed = motion.speed[:, k] * _factor(route.line, motion.arc[:, k], shift)
     size = fleet.size[k]
     return RawTrack(
         str(k),

@@ -53,18 +53,19 @@ def along(
     left: Steps | float = 0.0,
 ) -> Actor | None:
     """An object at arcs of a line, `left` m beside it. None: it would leave the line."""
-    if arc[0] < 1.0 or arc[-1] > arc_of(line)[-1] - 1.0:
+    where = arc_of(line)
+    if arc[0] < 1.0 or arc[-1] > where[-1] - 1.0:
         return None
-    x, y, z, yaw, _ = poses(line, arc, 0.0).T
+    x, y, z, yaw = poses(line, arc, 0.0).T
     side = np.broadcast_to(np.asarray(left, float), arc.shape)
     x, y = x - side * np.sin(yaw), y + side * np.cos(yaw)
     vx, vy = (np.gradient(v, DT) for v in (x, y))
     slope = np.arctan2(np.gradient(side), np.maximum(np.gradient(arc), 1e-6))
     yaw = yaw + np.where(np.hypot(vx, vy) > 0.5, slope, 0.0)
     yaw = (yaw + np.pi) % (2 * np.pi) - np.pi
-    where = arc_of(line)
-    rest = line[where > arc[-1] + 2.0]
-    turn = poses(line, where[where > arc[-1] + 2.0], float(side[-1]))[:, :2] if len(rest) else rest[:, :2]
+    ahead = where > arc[-1] + 2.0
+    rest = line[ahead]
+    turn = poses(line, where[ahead], float(side[-1]))[:, :2] if len(rest) else rest[:, :2]
     tail = np.column_stack([turn, rest[:, 2]])
     return Actor(kind, size, np.stack([x, y, z, yaw, vx, vy], 1), np.vstack([np.stack([x, y, z], 1), tail]))
 
@@ -78,7 +79,7 @@ def standing(place: tuple[float, float, float], yaw: float, size: tuple[float, f
 
 def beside(line: Float[np.ndarray, "P 3"], arc: float, left: float) -> tuple[tuple[float, float, float], float]:
     """Place `left` m beside a line at an arc, and the direction of the line there."""
-    x, y, z, yaw, _ = poses(line, np.array([arc]), left)[0].tolist()
+    x, y, z, yaw = poses(line, np.array([arc]), left)[0].tolist()
     return (x, y, z), yaw
 
 

@@ -1,6 +1,6 @@
 """Where other routes meet the ego's lane: crossing it, joining it, or beside it the other way. NumPy. Source: ours."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +24,10 @@ class Meeting(NamedTuple):
 def crossings(line: Line, ways: Sequence[Line], arc: float, most: float) -> list[Meeting]:
     """Routes that cross the line ahead of an arc, against the ego's first direction: its cosine with theirs is below
     `most`; those that have come along the same lane do not count."""
-    found = [_first(line, way, arc, _CROSS_M) for way in ways]
     start = _direction(line, arc)
     kept = []
-    for meeting in found:
-        if meeting is None or meeting.cos > 0.7 or meeting.other < 25.0:
+    for meeting in _firsts(line, ways, arc, _CROSS_M):
+        if meeting.cos > 0.7 or meeting.other < 25.0:
             continue
         if np.cos(_direction(meeting.line, max(meeting.other - 20.0, 1.0)) - start) < most:
             kept.append(meeting)
@@ -38,12 +37,11 @@ def crossings(line: Line, ways: Sequence[Line], arc: float, most: float) -> list
 def joining(line: Line, ways: Sequence[Line], arc: float, away: float, ahead: float = _AHEAD_M) -> list[Meeting]:
     """Routes that come onto the line ahead of an arc and are at least `away` m from it somewhere up to 80 m before."""
     kept = []
-    for way in ways:
-        meeting = _first(line, way, arc, _JOIN_M, ahead)
-        if meeting is None or meeting.cos < 0.5 or meeting.other < 20.0 or meeting.own < arc + 15.0:
+    for meeting in _firsts(line, ways, arc, _JOIN_M, ahead):
+        if meeting.cos < 0.5 or meeting.other < 20.0 or meeting.own < arc + 15.0:
             continue
-        along = arc_of(way)
-        before = way[(along > meeting.other - 80.0) & (along < meeting.other - 5.0)][::4, :2]
+        along = arc_of(meeting.line)
+        before = meeting.line[(along > meeting.other - 80.0) & (along < meeting.other - 5.0)][::4, :2]
         if len(before) and _squares(before, line[::_STRIDE, :2]).min(1).max() > away**2:
             kept.append(meeting)
     return kept
@@ -58,31 +56,37 @@ def opposite(line: Line, ways: Sequence[Line], arc: float) -> list[Meeting]:
         off = way[:, :2] - line[k, :2]
         at = int(np.hypot(*off.T).argmin())
         left = off[at, 1] * np.cos(yaw) - off[at, 0] * np.sin(yaw)
+        if not 2.5 < left < 6.0:
+            continue
         other = float(arc_of(way)[at])
         cos = float(np.cos(_direction(way, other) - yaw))
-        if cos < -0.9 and 2.5 < left < 6.0:
+        if cos < -0.9:
             kept.append(Meeting(way, float(arc), other, cos))
     return kept
 
 
-def _first(line: Line, way: Line, arc: float, reach: float, ahead: float = _AHEAD_M) -> Meeting | None:
+def _firsts(line: Line, ways: Sequence[Line], arc: float, reach: float, ahead: float = _AHEAD_M) -> Iterator[Meeting]:
+    """Where each of the ways that do first comes within `reach` m of the line, from 5 to `ahead` m ahead of an arc."""
     along = arc_of(line)
     rows = np.flatnonzero((along > arc + 5.0) & (along < arc + ahead))[::_STRIDE]
     if not len(rows):
-        return None
-    points, others = line[rows, :2], way[::_STRIDE, :2]
-    close = np.flatnonzero(((others > points.min(0) - reach) & (others < points.max(0) + reach)).all(1))
-    if not len(close):
-        return None
-    away = _squares(points, others[close])
-    near = away.min(1) < reach**2
-    # A way that is here already came along the same lane.
-    if near[0] or not near.any():
-        return None
-    k = int(near.argmax())
-    other = int(close[away[k].argmin()]) * _STRIDE
-    own, theirs = float(along[rows[k]]), float(arc_of(way)[other])
-    return Meeting(way, own, theirs, float(np.cos(_direction(way, theirs) - _direction(line, own))))
+        return
+    points = line[rows, :2]
+    low, high = points.min(0) - reach, points.max(0) + reach
+    for way in ways:
+        others = way[::_STRIDE, :2]
+        close = np.flatnonzero(((others > low) & (others < high)).all(1))
+        if not len(close):
+            continue
+        away = _squares(points, others[close])
+        near = away.min(1) < reach**2
+        # A way that is here already came along the same lane.
+        if near[0] or not near.any():
+            continue
+        k = int(near.argmax())
+        other = int(close[away[k].argmin()]) * _STRIDE
+        own, theirs = float(along[rows[k]]), float(arc_of(way)[other])
+        yield Meeting(way, own, theirs, float(np.cos(_direction(way, theirs) - _direction(line, own))))
 
 
 def _direction(line: Line, arc: float) -> float:

@@ -142,7 +142,7 @@ def _site(plan: Plan, raw: RawScene, route: Route, first: float, entry: float, r
 def _nominal(route: Route, begin: float, speed: float, size: tuple[float, float, float]) -> RawTrack:
     """The ego's lane driven evenly."""
     arc = np.minimum(begin + speed * DT * np.arange(STEPS), arc_of(route.line)[-1] - 1.0)
-    x, y, z, yaw, _ = poses(route.line, arc, 0.0).T
+    x, y, z, yaw = poses(route.line, arc, 0.0).T
     velocity = speed * np.stack([np.cos(yaw), np.sin(yaw)], 1)
     place = np.stack([x, y, z + size[2] / 2], 1)
     return RawTrack("ego", Kind.VEHICLE, place, yaw, velocity, np.tile(size, (STEPS, 1)), np.ones(STEPS, bool))

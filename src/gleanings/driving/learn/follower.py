@@ -49,7 +49,7 @@ def follower(
     at = at[0] + pace * (at - at[0])
     if at[0] < size[0]:
         return None
-    x, y, z, yaw, _ = poses(line, at, 0.0).T
+    x, y, z, yaw = poses(line, at, 0.0).T
     speed = np.diff(at, prepend=at[0] - (at[1] - at[0])) / DT
     pose = np.stack([x, y, z, yaw, speed * np.cos(yaw), speed * np.sin(yaw)], 1)
     return Actor(Kind.VEHICLE, size, pose, line[arc_of(line) >= at[0] - 1.0])
