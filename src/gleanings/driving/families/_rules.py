@@ -38,12 +38,12 @@ class Rules:
 
     def held(self, step: int, s: np.ndarray, v: np.ndarray, there: np.ndarray) -> Float[np.ndarray, " N"]:
         """Distance of each front bumper from the place where it has to stand, plus the gap IDM keeps less 1 m."""
-        depth = self.table.stop.shape[1]
-        while (past := there & (self.group < depth) & (s + self.half > self._stop() + 0.5)).any():
+        depth, front = self.table.stop.shape[1], s + self.half
+        while (past := there & (self.group < depth) & (front > (stop := self._stop()) + 0.5)).any():
             self.group = self.group + past
             self.granted, self.stopped = self.granted & ~past, self.stopped & ~past
             self.since = np.where(past, np.inf, self.since)
-        room = np.where(self.group < depth, self._stop(), np.inf) - s - self.half
+        room = np.where(self.group < depth, stop, np.inf) - s - self.half
         self.rank_now = self.rank + (self.group > 0)
         red = self._red(step, v, room)
         near = there & ~self.walks & (room < 12.0 + v**2 / 2.4)

@@ -6,9 +6,10 @@ Ours: slowing down for bends, stop lines and lights, reservation of conflict zon
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from gleanings.driving.families._conflicts import CROSS, NONE, SAME, VIRTUAL, Tables
 from gleanings.driving.families._rules import Rules
@@ -16,6 +17,7 @@ from gleanings.driving.families.base import DT, STEPS, Plan, vehicle_size
 from gleanings.driving.raw import DEFAULT_SIZE, Kind
 
 _A0, _B, _T, _G0 = 1.5, 2.0, 1.5, 2.0
+_TWICE_ROOT = 2 * np.sqrt(_A0 * _B)
 BEHIND = 42.0  # road behind every first pose, m
 _AHEAD = 12.0  # road left beyond every last pose, m
 
@@ -119,7 +121,7 @@ def _free(table: Tables, rows: list, row: tuple) -> bool:
 
 def _calm(gap: float, leader: float) -> float:
     """Highest speed, in m/s, at which IDM brakes with at most 1.5 m/s^2 for a leader `gap` m ahead; 0: none."""
-    c = 2 * np.sqrt(_A0 * _B)
+    c = _TWICE_ROOT
     half, room = (_T * c - leader) / 2, (np.sqrt(2.0) * gap - _G0) * c
     return float(-half + np.sqrt(half**2 + room)) if room > 0 else 0.0
 
@@ -132,21 +134,23 @@ def simulate(plan: Plan, table: Tables, fleet: Fleet) -> Motion:
     there = fleet.enter == 0
     gone = np.zeros(n, bool)
     rules = Rules(plan, table, fleet.route, fleet.size[:, 0], fleet.walks)
-    end = np.where(table.closed[fleet.route], np.inf, table.length[fleet.route] - fleet.size[:, 0] / 2 - _AHEAD)
+    fixed = _fixed(table, fleet)
+    end = np.where(fixed.closed, np.inf, fixed.length - fleet.size[:, 0] / 2 - _AHEAD)
     kept = []
     for step in range(warm + STEPS):
         there = there | _entering(fleet, table, step, s, v, there, gone)
         if step >= warm:
             kept.append((s.copy(), v.copy(), there.copy()))
         held = rules.held(step, s, v, there)
-        want = _accelerations(table, fleet, s, v, there, held)
+        want = _accelerations(fixed, fleet, s, v, there, held)
         acc = np.where(there, np.clip(want, acc - np.where(want < -2.5, 8.0, 0.45), acc + 0.35), 0.0)
         acc = np.where(fleet.walks, 0.0, np.clip(acc, -7.5, _A0))
         after = np.maximum(v + acc * DT, 0.0)
         ds = np.where((after == 0) & (v > 0), v**2 / (2 * np.maximum(-acc, 1e-6)), (v + after) * DT / 2)
         acc = np.where((after == 0) & (acc < 0), 0.0, acc)
         s, v = np.where(there, s + ds, s), np.where(there, after, v)
-        s = np.where(table.closed[fleet.route], s % table.length[fleet.route], s)
+        if fixed.loops:
+            s = np.where(fixed.closed, s % fixed.length, s)
         gone |= there & (s > end)
         there &= ~gone
     arc, speed, present = (np.array(column) for column in zip(*kept, strict=True))
@@ -170,51 +174,78 @@ def _entering(
     return new
 
 
+class _Fixed(NamedTuple):
+    """Of a fleet on its routes, what no step changes. closed, length [N]: of the own route; loops: whether any is
+    closed. row [N], pair [N, N]: where the own route, and its pair with another's, begin in the flat tables of the
+    `samples` arcs of each: top, place, relation, turn. other: all pairs but those of one with itself."""
+
+    closed: Bool[np.ndarray, " N"]
+    length: Float[np.ndarray, " N"]
+    loops: bool
+    samples: int
+    row: Int[np.ndarray, " N"]
+    pair: Int[np.ndarray, "N N"]
+    top: Float[np.ndarray, " _"]
+    place: Float[np.ndarray, " _"]
+    relation: UInt8[np.ndarray, " _"]
+    turn: Float[np.ndarray, " _"]
+    other: Bool[np.ndarray, "N N"]
+
+
+def _fixed(table: Tables, fleet: Fleet) -> _Fixed:
+    route, (routes, _, samples) = fleet.route, table.place.shape
+    closed, row = table.closed[route], route * samples
+    pair = (route[:, None] * routes + route) * samples
+    flat = (part.reshape(-1) for part in (table.top, table.place, table.relation, table.turn))
+    other = ~np.eye(len(route), dtype=bool)
+    return _Fixed(closed, table.length[route], bool(closed.any()), samples, row, pair, *flat, other)
+
+
 def _accelerations(
-    table: Tables, fleet: Fleet, s: np.ndarray, v: np.ndarray, there: np.ndarray, held: np.ndarray
+    fixed: _Fixed, fleet: Fleet, s: np.ndarray, v: np.ndarray, there: np.ndarray, held: np.ndarray
 ) -> Float[np.ndarray, " N"]:
     """IDM with the leaders on the own route and with a standing obstacle `held` metres ahead of the front bumper."""
     half = fleet.size[:, 0] / 2
-    wish = np.minimum(fleet.wish, _top(table, fleet, np.stack([s, s + 0.6 * v])).min(axis=0))
+    wish = np.minimum(fleet.wish, _top(fixed, np.stack([s, s + 0.6 * v])).min(axis=0))
     free = np.maximum(1 - (v / np.maximum(wish, 0.1)) ** 4, -2.0)
-    gap, closing, virtual = _leaders(table, fleet, s, v, there, half)
+    gap, closing, virtual = _leaders(fixed, fleet, s, v, there, half)
     gap = np.maximum(gap, 0.1)
-    idm = v[:, None] * closing / (2 * np.sqrt(_A0 * _B))
+    idm = v[:, None] * closing / _TWICE_ROOT
     safe = _A0 * (free[:, None] - ((_G0 + np.maximum(0.0, v[:, None] * _T + idm)) / gap) ** 2)
     loose = _A0 * (free[:, None] - np.minimum(((_G0 + np.maximum(0.0, v[:, None] * 0.7 + idm)) / gap) ** 2, 2.2))
     steady = -(np.maximum(closing, 0.0) ** 2) / (2 * gap)
     calm = 0.01 * safe + 0.99 * (steady + _B * np.tanh((safe - steady) / _B))
     lead = np.where(virtual, loose, np.where(safe < steady, calm, safe)).min(axis=1, initial=np.inf)
-    stand = (_G0 + v * _T + v**2 / (2 * np.sqrt(_A0 * _B))) / np.maximum(held, 0.1)
+    stand = (_G0 + v * _T + v**2 / _TWICE_ROOT) / np.maximum(held, 0.1)
     # For a stop line IDM brakes early or hard; where it is late, brake as hard as it takes, and 2 m/s^2 at least.
     need = v**2 / (2 * np.maximum(held - 1.3, 0.3))
     halt = np.maximum(_A0 * (free - stand**2), -np.maximum(2.0, 1.1 * need))
     return np.minimum(np.minimum(lead, _A0 * free), halt)
 
 
-def _top(table: Tables, fleet: Fleet, arc: Float[np.ndarray, "K N"]) -> Float[np.ndarray, "K N"]:
+def _top(fixed: _Fixed, arc: Float[np.ndarray, "K N"]) -> Float[np.ndarray, "K N"]:
     """Speed that the route allows at arcs."""
-    at = np.clip(arc, 0.0, table.top.shape[1] - 2.0)
+    at = np.clip(arc, 0.0, fixed.samples - 2.0)
     k = at.astype(int)
-    low, high = table.top[fleet.route, k], table.top[fleet.route, k + 1]
+    low, high = fixed.top.take(fixed.row + k), fixed.top.take(fixed.row + k + 1)
     return low + (high - low) * (at - k)
 
 
 def _leaders(
-    table: Tables, fleet: Fleet, s: np.ndarray, v: np.ndarray, there: np.ndarray, half: np.ndarray
+    fixed: _Fixed, fleet: Fleet, s: np.ndarray, v: np.ndarray, there: np.ndarray, half: np.ndarray
 ) -> tuple[Float[np.ndarray, "N N"], Float[np.ndarray, "N N"], Bool[np.ndarray, "N N"]]:
     """For i (row) and j ahead of it: gap between bumpers (inf: not ahead), closing speed, only virtually ahead."""
-    closed, length, half = table.closed[fleet.route], table.length[fleet.route], half[:, None]
+    half = half[:, None]
     point = s + np.array([[-1.0], [1.0], [0.0]]) * half[:, 0]  # rears, fronts and centres
-    point = np.where(closed, point % length, point)
-    k = np.clip(np.round(point).astype(int), 0, table.top.shape[1] - 1)[:, None]
+    if fixed.loops:
+        point = np.where(fixed.closed, point % fixed.length, point)
+    k = np.clip(np.round(point).astype(int), 0, fixed.samples - 1)[:, None]
     # Of the flat tables, since an index of one array takes half the time of three.
-    routes, _, samples = table.place.shape
-    at = (fleet.route[:, None] * routes + fleet.route) * samples + k
-    kind, cosine = table.relation.reshape(-1).take(at), table.turn.reshape(-1).take(at)
-    centre = table.place.reshape(-1).take(at) + (point[:, None] - k) * cosine - s[:, None]
-    if closed.any():
-        centre = np.where(closed[:, None], (centre + 5.0) % length[:, None] - 5.0, centre)
+    at = fixed.pair + k
+    kind, cosine = fixed.relation.take(at), fixed.turn.take(at)
+    centre = fixed.place.take(at) + (point[:, None] - k) * cosine - s[:, None]
+    if fixed.loops:
+        centre = np.where(fixed.closed[:, None], (centre + 5.0) % fixed.length[:, None] - 5.0, centre)
     crosses = kind == CROSS
     real = ((kind == SAME) | crosses) & (centre > 0)
     side = np.where(crosses, fleet.size[:, 1] / 2, 0.0)
@@ -222,6 +253,6 @@ def _leaders(
     kind, cosine, centre = kind[2], cosine[2], centre[2]
     virtual = (kind == VIRTUAL) & (centre > 0) & ~np.isfinite(best)
     best = np.where(virtual, centre - half - half.T, best)
-    best = np.where(there[:, None] & there[None, :] & ~np.eye(len(s), dtype=bool), best, np.inf)
+    best = np.where(there[:, None] & there & fixed.other, best, np.inf)
     theirs = np.maximum(0.0, v[None, :] * cosine)
     return best, v[:, None] - theirs, virtual
