@@ -56,6 +56,15 @@ def along(pose: Pose) -> Float[Array, "*N"]:
     return pose.vx * jnp.cos(pose.yaw) + pose.vy * jnp.sin(pose.yaw)
 
 
+def on_arc(pose: Pose, v: Float[Array, "*N"], a: Float[Array, "*N"], k: Float[Array, "*N"], dt: Scalar) -> Pose:
+    """Pose after `dt` s from speed v along the heading, at a m/s^2 and k 1/m: `Bicycle.forward` without its bounds."""
+    ds = v * dt + a * dt**2 / 2
+    e = k * ds / 2
+    chord, yaw, v1 = ds * _sinc(e), wrap(pose.yaw + 2 * e), v + a * dt
+    x, y = pose.x + chord * jnp.cos(pose.yaw + e), pose.y + chord * jnp.sin(pose.yaw + e)
+    return Pose(x, y, pose.z, yaw, v1 * jnp.cos(yaw), v1 * jnp.sin(yaw))
+
+
 class Dynamics(eqx.Module):
     """A model of motion: static, hashable, without arrays.
 
@@ -122,11 +131,7 @@ class Bicycle(Dynamics):
         """x' = x + ds sinc(e) cos(yaw + e), yaw' = yaw + 2e, v' = v + a dt; ds = v dt + a dt^2/2, e = k ds/2."""
         v = along(pose)
         a, k = self.clip(pose, action, dt, limits)
-        ds = v * dt + a * dt**2 / 2
-        e = k * ds / 2
-        chord, yaw, v1 = ds * _sinc(e), wrap(pose.yaw + 2 * e), v + a * dt
-        x, y = pose.x + chord * jnp.cos(pose.yaw + e), pose.y + chord * jnp.sin(pose.yaw + e)
-        return Pose(x, y, pose.z, yaw, v1 * jnp.cos(yaw), v1 * jnp.sin(yaw))
+        return on_arc(pose, v, a, k, dt)
 
     def inverse(self, pose: Pose, target: Pose, dt: Scalar, limits: Limits) -> Float[Array, "2"]:
         """Exact for targets that `forward` reaches with |k ds| < 2; near standstill the heading counts less."""

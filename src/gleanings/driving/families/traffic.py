@@ -196,9 +196,9 @@ def _fixed(table: Tables, fleet: Fleet) -> _Fixed:
     route, (routes, _, samples) = fleet.route, table.place.shape
     closed, row = table.closed[route], route * samples
     pair = (route[:, None] * routes + route) * samples
-    flat = (part.reshape(-1) for part in (table.top, table.place, table.relation, table.turn))
-    other = ~np.eye(len(route), dtype=bool)
-    return _Fixed(closed, table.length[route], bool(closed.any()), samples, row, pair, *flat, other)
+    top, place, relation, turn = (part.reshape(-1) for part in (table.top, table.place, table.relation, table.turn))
+    other, loops = ~np.eye(len(route), dtype=bool), bool(closed.any())
+    return _Fixed(closed, table.length[route], loops, samples, row, pair, top, place, relation, turn, other)
 
 
 def _accelerations(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float32
 
-from gleanings.driving.dynamics import Bicycle, along, limits_of
+from gleanings.driving.dynamics import largest_curvature, limits_of, on_arc
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Pose
 
@@ -115,21 +115,23 @@ def _roll(
 ) -> tuple[_Rolled, Float32[Array, " P"]]:
     """All plans over 3 s, and the curvature with which each begins."""
     limits = limits_of(jnp.asarray(int(Kind.VEHICLE)))
-    forward = jax.vmap(lambda pose, action: Bicycle().forward(pose, action, _DT, limits))
 
-    def step(carry: tuple[Pose, Array], _: None) -> tuple[tuple[Pose, Array], tuple[_Rolled, Array]]:
-        pose, arc = carry
-        speed = jnp.maximum(along(pose), 0.0)
+    # The sines of the heading are kept from the step before: XLA takes them for cheap and would take them many times.
+    def step(carry: tuple[Pose, Array, Array, Array], _: None) -> tuple[tuple[Pose, Array, Array, Array], Any]:
+        pose, cos, sin, arc = carry
+        v = pose.vx * cos + pose.vy * sin
+        speed, most = jnp.maximum(v, 0.0), largest_curvature(v, limits)
         bend = _steer(place_on(way, pose.x, pose.y, arc), pose, speed, target)
         braked = jnp.maximum(rate, -speed / _DT)
-        after = forward(pose, jnp.stack([braked, bend], -1))
+        after = on_arc(pose, v, jnp.clip(braked, limits.brake, limits.accelerate), jnp.clip(bend, -most, most), _DT)
         later = place_on(way, after.x, after.y, arc + (speed + braked * _DT / 2) * _DT)
         cos, sin = jnp.cos(after.yaw), jnp.sin(after.yaw)
         off = _beyond(way, style, later, cos, sin)
         row = _Rolled(after.x, after.y, cos, sin, speed + braked * _DT, later.arc, later.left, later.speed, off)
-        return (after, later.arc), (row, bend)
+        return (after, cos, sin, later.arc), (row, bend)
 
-    start = jax.tree.map(lambda v: jnp.broadcast_to(v, rate.shape), (pose, arc))
+    start = (pose, jnp.cos(pose.yaw), jnp.sin(pose.yaw), arc)
+    start = jax.tree.map(lambda v: jnp.broadcast_to(v, rate.shape), start)
     _, (rows, bends) = lax.scan(step, start, None, length=_STEPS)
     return rows, bends[0]
 
