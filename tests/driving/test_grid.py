@@ -8,7 +8,7 @@ from tests.driving import _roads
 
 from gleanings.core.errors import DataError
 from gleanings.driving.edges import compile_edges
-from gleanings.driving.grid import Frame, edge_grid, lane_grid, make_frame, nearest_value
+from gleanings.driving.grid import Frame, _distinct, edge_grid, lane_grid, make_frame, nearest_value
 from gleanings.driving.ground import compile_ground
 from gleanings.driving.scene import Edges, Grid
 
@@ -60,6 +60,16 @@ def test_lists_are_short_and_equal_ones_stored_once(winding):
     count = np.array([own[start] for start in grid.start.tolist()])
     np.testing.assert_array_equal(grid.far == 0, count > Grid.SHORT)
     assert len(grid.far) == frame.nx * frame.ny
+
+
+@pytest.mark.parametrize("size", [1, 7, 500])
+def test_distinct_pairs_are_those_of_unique_rows(size: int):
+    rng = np.random.default_rng(size)
+    mark, count = rng.choice(rng.integers(0, 1 << 63, 9, np.uint64), size), rng.integers(0, 3, size)
+    rows = np.stack([mark, count.astype(np.uint64)], 1)
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    for found, wanted in zip(_distinct(mark, count), (first, which), strict=True):
+        assert np.array_equal(found, wanted)
 
 
 def test_cells_beyond_reach_keep_the_sign_at_their_centre():

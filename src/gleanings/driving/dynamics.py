@@ -41,7 +41,7 @@ def limits_of(kind: Int[Array, "*N"]) -> Limits:
     return Limits(*jnp.moveaxis(table[kind], -1, 0))
 
 
-def largest_curvature(speed: Scalar, limits: Limits) -> Float[Array, ""]:
+def largest_curvature(speed: float | Float[Array, "*N"], limits: Limits) -> Float[Array, "*N"]:
     """Largest |curvature| in 1/m at `speed` (m/s): min(limit of the kind, 10 m/s^2 / max(v^2, 1))."""
     return jnp.minimum(limits.curvature, _LATERAL / jnp.maximum(jnp.square(speed), 1.0))
 
@@ -300,7 +300,7 @@ class Discrete(Dynamics):
         return jnp.ravel_multi_index(tuple(index), self.bins, mode="clip").astype(jnp.int32)[None]
 
 
-def _sinc(u: Float[Array, ""]) -> Float[Array, ""]:
+def _sinc(u: Float[Array, "*N"]) -> Float[Array, "*N"]:
     """sin(u) / u."""
     small = jnp.abs(u) < 1e-3
     safe = jnp.where(small, 1.0, u)

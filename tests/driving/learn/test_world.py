@@ -12,7 +12,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.driving.crop import crop_scene
 from gleanings.driving.families import make_scenes
 from gleanings.driving.learn.actions import normalised, physical
-from gleanings.driving.learn.bank import make_bank
+from gleanings.driving.learn.bank import make_bank, without_lanes
 from gleanings.driving.learn.config import WorldConfig
 from gleanings.driving.learn.world import Decision, World
 from gleanings.driving.observation import unflatten
@@ -55,6 +55,28 @@ WORLD = World()
 def drive(u: tuple[float, float], world: World = WORLD) -> tuple[np.ndarray, Decision, np.ndarray]:
     actions = jnp.broadcast_to(jnp.asarray(u, jnp.float32), (HORIZON, 2))
     return jax.tree.map(np.asarray, driver(world)(bank(), actions, jax.random.key(0)))
+
+
+@pytest.mark.parametrize("u", [(1.0, 0.0), (0.5, 0.2), (-1.0, 0.0)])
+def test_the_judge_finds_the_failures_of_decisions_without_lanes(u: tuple[float, float]) -> None:
+    _, found, poses = drive(u)
+    key = jax.random.key(0)
+
+    @jax.jit
+    def judged(scenes: Scene):
+        def one(scene: Scene):
+            def step(state, u):
+                after, failed = WORLD.fails(scene, state, u, key)
+                return after, (failed, after.x[0])
+
+            return jax.lax.scan(step, WORLD.judge.reset(scene, key), jnp.broadcast_to(jnp.asarray(u), (HORIZON, 2)))[1]
+
+        return jax.vmap(one)(scenes)
+
+    failed, x = judged(without_lanes(bank()))
+    assert np.array_equal(failed, WORLD.failed(found))
+    np.testing.assert_allclose(x, poses[:, 1:, 0], atol=1e-3)
+    assert np.asarray(failed).any() == (u != (-1.0, 0.0))
 
 
 def test_decisions_have_the_shapes_of_the_contract() -> None:
