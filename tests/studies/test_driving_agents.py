@@ -159,8 +159,20 @@ def page(evidence, folder):
     return report.save(folder / "report.html").read_text()
 
 
+def test_what_the_training_owes_is_the_difference_of_both_changes():
+    values = made_up().values
+    change = {
+        arm: np.subtract(*(outcomes(values, arm, "collision", "all", world).mean(1) for world in ("log", "idm")))
+        for arm in ("dqn-idm", "dqn-log")
+    }
+    found = rule.owed_to_training(values)
+    np.testing.assert_allclose(found.per_seed, change["dqn-idm"] - change["dqn-log"])
+    del values["arms"]["dqn-log"]
+    assert rule.owed_to_training(values) is None
+
+
 def test_losses_stand_first():
-    assert pages.headline(made_up()) == ""
+    assert pages.headline(made_up()).startswith("Part of W is the worlds themselves")
     lost = pages.headline(made_up(SAME))
     assert lost.startswith("Not shown (R1): with its route")
     assert "Not shown (D1)" in lost

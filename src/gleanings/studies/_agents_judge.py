@@ -67,10 +67,22 @@ def _found(values: dict[str, Any], name: str) -> Difference:
     return difference(values, a, b, metric, "all")
 
 
-def _collisions(values: dict[str, Any]) -> tuple[Float[np.ndarray, "S C"], Float[np.ndarray, "S C"]]:
-    """Of the DQN trained among others by IDM: there, and among others from the log."""
-    own, other = (outcomes(values, "dqn-idm", "collision", "all", world) for world in ("idm", "log"))
+def _collisions(
+    values: dict[str, Any], arm: str = "dqn-idm"
+) -> tuple[Float[np.ndarray, "S C"], Float[np.ndarray, "S C"]]:
+    """Of a DQN: among others by IDM, and among others from the log."""
+    own, other = (outcomes(values, arm, "collision", "all", world) for world in ("idm", "log"))
     return own, other
+
+
+def owed_to_training(values: dict[str, Any]) -> Difference | None:
+    """Collisions that the DQN trained among others by IDM has more among others from the log than by IDM, less those
+    that the one trained with the log has: what of W is not the worlds themselves. None: that one was not run."""
+    if "dqn-log" not in values["arms"]:
+        return None
+    more = [other - own for own, other in (_collisions(values, arm) for arm in ("dqn-idm", "dqn-log"))]
+    seeds = min(map(len, more))
+    return compared(more[0][:seeds], more[1][:seeds], *maps_of(values, "all"))
 
 
 def ratio(values: dict[str, Any]) -> Interval:

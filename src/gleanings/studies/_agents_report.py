@@ -16,6 +16,7 @@ from gleanings.studies._agents_judge import (
     hypotheses,
     mean_of,
     named,
+    owed_to_training,
     rate_of,
     shifted,
     times,
@@ -57,6 +58,7 @@ def headline(evidence: Evidence) -> str:
         if not test.shown:
             interval = points(test.found.interval)
             lines.append(f"Not shown ({name}): {CLAIMS[name]}. Difference {interval} points, p = {test.p:.2g}.")
+    lines += [text] if (text := _training(values)) else []
     ways = {arm: _mean(found_by(values, arm, "all")["progress"]) for arm in plots.shown(values, TRAINED)}
     lines += [
         f"{named(arm)} stands more than it drives: it makes {100 * way:.0f} % of the log's progress."
@@ -78,7 +80,7 @@ def render(evidence: Evidence, verdict: Verdict, report: Report) -> None:
 
 
 def _worlds(values: dict[str, Any], report: Report) -> None:
-    report.section("Trained in one world, driven in another", _WORLDS)
+    report.section("Trained in one world, driven in another", f"{_WORLDS}\n{_training(values)}")
     panels = [plots.world_bars(values, metric) for metric in ("collision", "failure")]
     caption = (
         f"95 % intervals over {values['size']['seeds']} seeds and maps, {values['size']['test']:,} scenes. The DQN "
@@ -93,6 +95,19 @@ def _worlds(values: dict[str, Any], report: Report) -> None:
         for world in plots.WORLDS
     ]
     report.table(["trained", "driven", "world", *_HEADS[:4]], rows, "In %, with 95 % intervals.")
+
+
+def _training(values: dict[str, Any]) -> str:
+    """How much of W is owed to the training; empty without the DQN trained with the log."""
+    found = owed_to_training(values)
+    if found is None:
+        return ""
+    log, idm = (100 * mean_of(values, "dqn-log", "collision", world) for world in ("log", "idm"))
+    return (
+        f"Part of W is the worlds themselves: the DQN trained with the log collides in {log:.1f} % among others from "
+        f"the log and in {idm:.1f} % among those by IDM, which react. What the one trained by IDM loses beyond that is "
+        f"{points(found.interval)} points."
+    )
 
 
 def _tests(values: dict[str, Any], report: Report) -> None:
