@@ -107,7 +107,7 @@ def world_bars(values: dict[str, Any]) -> str:
     arms = shown(values, (*MAIN, "bc-long"))
     series = []
     for world, name in (("log", "others from the log"), ("idm", "others by IDM")):
-        known = [arm for arm in arms if world in values["arms"][arm]["worlds"]]
+        known = [arm for arm in arms if "hard" in values["arms"][arm]["worlds"].get(world, {})]
         rates = [points(rate(values, arm, "failure", world=world)) for arm in known]
         series.append(_with_bounds(name, [named(arm) for arm in known], rates, len(series)))
     return figure_bars(series, value_label=_FAILURE, reference=0.0, size=(740, 320))
