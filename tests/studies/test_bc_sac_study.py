@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gleanings.core.errors import ConfigError
+from gleanings.core.errors import ConfigError, DataError
 from gleanings.core.study import StudyConfig, run_study
 from gleanings.driving.families import make_scenes
 from gleanings.driving.learn.config import BCConfig, BCSACConfig
@@ -127,9 +127,10 @@ def test_given_logs_are_driven_by_all_arms_in_both_worlds(tmp_path, monkeypatch)
 
     def found(pieces, config):
         asked.update({name: piece.args for name, piece in pieces.items()})
-        return {name: {"names": names, "logs": logs} if name == "given" else {"given": {}} for name in pieces}
+        return {name: {"given": {}} for name in pieces}
 
     monkeypatch.setattr(study, "compute", found)
+    monkeypatch.setattr(study, "make_given", lambda folder, source: {"names": names, "logs": logs})
     scale = study.SCALES["quick"]
     (tmp_path / "logs").touch()
     driven, about = study._given(StudyConfig("quick", tmp_path / "logs", 0, tmp_path / "run"), scale, tmp_path)
@@ -138,6 +139,13 @@ def test_given_logs_are_driven_by_all_arms_in_both_worlds(tmp_path, monkeypatch)
     assert asked["given-sac-idm"][1] == {"given": ((study.GIVEN,), tuple(names))}
     assert asked["given-sac-idm"][2:] == ("idm", "sac", (0, 1, 2))
     assert study._given(StudyConfig("quick", None, 0, tmp_path / "none"), scale, tmp_path) == ({}, {})
+
+
+def test_logs_that_cannot_be_read_stop_the_run_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "compute", lambda pieces, config: pytest.fail("nothing may be computed"))
+    (tmp_path / "logs.txt").write_text("no log")
+    with pytest.raises(DataError, match="in no known format"):
+        study.run(StudyConfig("full", tmp_path / "logs.txt", 0, tmp_path / "run"))
 
 
 def test_given_logs_are_cut_and_thinned_evenly(tmp_path, monkeypatch):

@@ -75,6 +75,7 @@ SCALES = {
 def run(config: StudyConfig) -> dict[str, Any]:
     """Measure everything the rule needs; pieces that an earlier run has finished are taken over."""
     scale, folder = SCALES[config.size], config.directory / "scenes"
+    _cut_given(config, folder)  # first, so that logs that cannot be read stop the run before it has trained
     frozen, tuning, data = prepare(config, scale, folder)
     return tested(config, scale, folder, frozen, data) | {"tuning": tuning, "frozen": frozen}
 
@@ -217,14 +218,19 @@ def _drives(scale: Scale, folder: Path, sets: Sets) -> Pieces:
     return pieces
 
 
+def _cut_given(config: StudyConfig, folder: Path) -> dict[str, list[str]] | None:
+    """Names and logs of the scenes of the user's logs; None without logs. Not in a worker: errors keep their class."""
+    return None if config.data is None else config.parts.get("given", partial(make_given, folder, config.data))
+
+
 def _given(config: StudyConfig, scale: Scale, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What arms and controls do in the user's logs, and facts of these scenes; both empty without logs."""
-    if config.data is None:
+    made = _cut_given(config, folder)
+    if made is None:
         return {}, {}
-    made = compute({"given": partial(make_given, folder, config.data)}, config)["given"]
     number = {log: k for k, log in enumerate(dict.fromkeys(made["logs"]))}
-    about = {"names": made["names"], "kind": [GIVEN[0]] * len(made["names"])}
-    about["site"] = [number[log] for log in made["logs"]]
+    kinds, sites = [GIVEN[0]] * len(made["names"]), [number[log] for log in made["logs"]]
+    about = {"names": made["names"], "kind": kinds, "site": sites}
     sets: Sets = {"given": ((GIVEN,), tuple(made["names"]))}
     pieces: Pieces = {"given-controls": partial(controlled, folder, sets)}
     for world in get_args(Others):
