@@ -64,9 +64,9 @@ def measure_training(
             rows.append({"side": side, "setting": setting, **row})
             report(rows[-1])
 
-        keep(OWN, _own(NET, world, bank, environments, iterations, batch))
-        keep(NORMALISED, _own(replace(NET, norm=True), world, bank, environments, iterations, batch))
-        common = {"source": str(SOURCE), "bank": str(path), "observe": asdict(observe), "batch": batch}
+        keep(OWN, measure_own(NET, world, bank, environments, iterations, batch))
+        keep(NORMALISED, measure_own(replace(NET, norm=True), world, bank, environments, iterations, batch))
+        common = {**reading(path, observe), "batch": batch}
         keep(REJAX, _rejax(pythons.get(REJAX), common, environments, iterations))
         decisions = environments * world.config.horizon * iterations
         for count in (1, 16, 64) if setting == "default" and not quick else (environments,):
@@ -75,7 +75,8 @@ def measure_training(
         keep(BOUND, _bound(world, batch, rows))
 
 
-def _own(net: NetConfig, world: World, bank: Any, environments: int, iterations: int, batch: int) -> Row:
+def measure_own(net: NetConfig, world: World, bank: Any, environments: int, iterations: int, batch: int) -> Row:
+    """Decisions a second with their updates; and of these the collection alone, whose rest is gradient steps."""
     decisions = environments * world.config.horizon
     config = sac_config(
         net=net,
@@ -132,8 +133,13 @@ def _return(rewards: list[float], decisions: int) -> Row:
     return {"episode_return": round(mean, 2), "after_decisions": decisions * len(rewards)}
 
 
+def reading(path: Path, observe: ObserveConfig) -> Row:
+    """Where a worker finds our source and the bank, and what it observes."""
+    return {"source": str(SOURCE), "bank": str(path), "observe": asdict(observe)}
+
+
 def _rejax(option: Path | None, common: Row, environments: int, iterations: int) -> Row:
-    found = _asked(REJAX, option, {**common, "environments": environments, "iterations": iterations})
+    found = asked(REJAX, option, {**common, "environments": environments, "iterations": iterations})
     if "not run" in found:
         return found
     speed, result = _speed(found["times"], found["decisions"]), _return(found["rewards"], found["decisions"])
@@ -143,7 +149,7 @@ def _rejax(option: Path | None, common: Row, environments: int, iterations: int)
 def _sb3(option: Path | None, common: Row, environments: int, decisions: int, threads: tuple[int, ...]) -> Row:
     """CPU time is that of the run after the brief ones that choose the number of threads."""
     sizes = {"decisions": decisions, "brief": decisions // 8, "warm": 4 * max(environments, EVERY)}
-    found = _asked(SB3, option, {**common, **sizes, "environments": environments, "threads": threads})
+    found = asked(SB3, option, {**common, **sizes, "environments": environments, "threads": threads})
     if "not run" in found:
         return found
     result = {"episode_return": round(World().config.horizon * found["reward"], 2)}
@@ -151,7 +157,7 @@ def _sb3(option: Path | None, common: Row, environments: int, decisions: int, th
     return notes | _speed(found["times"][-1:], 1) | result | {"after_decisions": found["decisions"]}
 
 
-def _asked(side: str, option: Path | None, arguments: Row) -> Row:
+def asked(side: str, option: Path | None, arguments: Row) -> Row:
     """What the worker answers, or 'not run' and why."""
     python = peers_python(option, VARIABLES[side])
     if python is None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-if hasattr(os, "sched_setaffinity"):  # before jax counts the cores for its thread pool
+# Before jax counts the cores for its thread pool; on a GPU all, since its compiler uses them.
+if hasattr(os, "sched_setaffinity") and "cuda" not in os.environ.get("JAX_PLATFORMS", ""):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 # One thread a process, as in the workers of a study: threads cost these small loops more than they give.
 os.environ["OMP_NUM_THREADS"] = "1"

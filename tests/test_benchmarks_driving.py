@@ -69,7 +69,10 @@ def test_measured_rows_become_targets(load):
     rows = [{"case": "memory", "carry_bytes": 8848, "temporary_bytes": 3e6}]
     rows += [{"case": "batch", "scenes": n, "how": "chunks of 8", "cpu_min_ms": ms} for n, ms in ((1, 0.2), (256, 0.3))]
     rows += [{"case": "batch", "scenes": 256, "how": "one vmap", "cpu_min_ms": 9.0}]
-    assert [row[3] for row in load("_driving_scale").scale_targets(rows)] == [8.85, 3.0, 1.5]
+    assert [row[3] for row in load("_driving_scale").scale_targets(rows)] == [8.85, 3.0, None, 1.5]
+    rows = [{"case": "batch", "scenes": n, "how": "one vmap", "agent_steps_per_wall_s": 7 * n} for n in (64, 1024)]
+    rows += [{"case": "batch", "scenes": 4096, "how": "one vmap", "unmeasured": "too large"}]
+    assert [row[3] for row in load("_driving_scale").scale_targets(rows)] == [None, None, 7168, None]
 
 
 def test_a_peer_that_is_missing_says_so(load, monkeypatch):

@@ -38,6 +38,7 @@ def test_targets_without_measurements_are_open(load):
         *load("_driving_learning_steps").step_targets([]),
         *load("_driving_learning_driving").driving_targets([]),
         *load("_driving_learning_scenes").scene_targets([]),
+        *load("_driving_learning_gpu").gpu_targets([{"unmeasured": "no GPU on this machine"}]),
     ]
     assert {row[3] for row in found} == {None}
     assert len({row[0] for row in found}) == len(found)
@@ -59,6 +60,25 @@ def test_measured_rows_become_targets(load):
     assert [row[3] for row in load("_driving_learning_steps").step_targets(rows)] == [1.25, None]
 
 
+def test_measured_rows_of_a_gpu_become_targets(load):
+    """A peer that was not run leaves its figures open; of two arrangements of a peer the faster counts."""
+    gpu = load("_driving_learning_gpu")
+    rows = [{"side": gpu.CPU, "decisions_per_wall_s": 5}]
+    rows += [{"side": gpu.OWN, "seeds": n, "iteration_ms": n + 1, "decisions_per_wall_s": 100 * n} for n in (1, 8)]
+    rows += [
+        {"side": gpu.REJAX, "seeds": 1, "decisions_per_wall_s": 50},
+        {"side": gpu.REJAX, "seeds": 8, "not run": ""},
+    ]
+    rows += [{"side": gpu.SB3, "decisions_per_wall_s": rate} for rate in (4, 2)] + [{"side": gpu.SB3, "not run": ""}]
+    assert [row[3] for row in gpu.gpu_targets(rows)] == [4.5, 80.0, 25.0, 2.0, None]
+
+
+def test_without_a_gpu_its_part_says_so(load):
+    rows = []
+    load("_driving_learning_gpu").measure_gpu(None, Path(), {}, True, rows.append)
+    assert rows == [{"unmeasured": "no GPU on this machine"}]
+
+
 def test_products_are_those_of_the_layers(load):
     """At 5 rows, a plain network of two hidden layers with 7 and 3 units."""
     observe = WorldConfig().observe
@@ -74,8 +94,8 @@ def test_products_are_those_of_the_layers(load):
 def test_a_peer_that_is_missing_says_so(load, monkeypatch, side):
     training = load("_driving_learning_training")
     monkeypatch.delenv(training.VARIABLES[side], raising=False)
-    assert training.VARIABLES[side] in training._asked(side, None, {})["not run"]
-    assert "train" in training._asked(side, Path(sys.executable), {"source": "."})["not run"]
+    assert training.VARIABLES[side] in training.asked(side, None, {})["not run"]
+    assert "train" in training.asked(side, Path(sys.executable), {"source": "."})["not run"]
 
 
 def test_a_worker_reads_the_bank_that_was_written(load, tmp_path):

@@ -2,11 +2,11 @@
 
 One JSON command a line on stdin, one JSON answer a line on stdout:
     {"case": "train", "source": FOLDER, "bank": FILE, "observe": {...}, "environments": 64, "threads": [1, 2],
-     "decisions": 20480, "brief": 2560, "warm": 256, "batch": 256}
+     "decisions": 20480, "brief": 2560, "warm": 256, "batch": 256, "device": "cpu"}
         -> {"case": ..., "version": ..., "threads": the faster number, "times": [[wall s, cpu s] of a decision, ...],
             "decisions": all, "reward": of a decision}
 One gradient step per 16 decisions. `brief` decisions are timed with each number of threads, then the faster trains on.
-`reward` is the mean over the last fifth of the decisions.
+`reward` is the mean over the last fifth of the decisions. device: "cpu" or "cuda", of the networks and of the scenes.
 """
 
 import time
@@ -29,12 +29,15 @@ def train(
     brief: int,
     warm: int,
     batch: int,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Trains for `warm` decisions, then times all others."""
+    import jax
     import numpy as np
     import torch
     from stable_baselines3 import SAC
 
+    jax.config.update("jax_platforms", device)
     scenes = _scenes(*world_and_bank(source, bank, observe), environments)
     model = SAC(
         "MlpPolicy",
@@ -48,7 +51,7 @@ def train(
         train_freq=max(EVERY // environments, 1),
         gradient_steps=max(environments // EVERY, 1),
         policy_kwargs={"net_arch": [128, 128]},
-        device="cpu",
+        device=device,
         seed=0,
     )
     model.learn(warm)
