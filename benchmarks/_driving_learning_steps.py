@@ -1,7 +1,7 @@
 """A gradient step of SAC and BC-SAC beside plain matrix products of the same shapes."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from _results import Row, Target
 from _timing import Sample, interleave, timer
+from jax.extend.core import ClosedJaxpr
 
 from gleanings.driving.learn import bc_sac
 from gleanings.driving.learn.collect import collect
@@ -105,9 +106,19 @@ def _indices(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def product_shapes(call: Callable, *arguments: Any) -> list[tuple[int, int, int]]:
     """(m, k, n) of each product of [m, k] and [k, n] in a call."""
-    equations = jax.make_jaxpr(call)(*arguments).jaxpr.eqns
+    equations = _equations(jax.make_jaxpr(call)(*arguments).jaxpr)
     products = [equation.invars for equation in equations if equation.primitive.name == "dot_general"]
     return [(*one.aval.shape, two.aval.shape[1]) for one, two in products]
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    """Also those of what is called."""
+    for equation in jaxpr.eqns:
+        called = [value.jaxpr for value in equation.params.values() if isinstance(value, ClosedJaxpr)]
+        for inner in called:
+            yield from _equations(inner)
+        if not called:
+            yield equation
 
 
 def products(shapes: list[tuple[int, int, int]]) -> Callable[[], Any]:

@@ -10,9 +10,10 @@ import pytest
 from tests.driving._scenes import Track, straight, tiny_scene
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving.alone import alone, state_alone
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import Bicycle
-from gleanings.driving.idm import IDM, Leader, alone, find_leader, point_at, red_line, state_alone, travel
+from gleanings.driving.idm import IDM, Leader, find_leader, point_at, red_line, travel
 from gleanings.driving.raw import Kind, Light
 from gleanings.driving.scene import Paths, Scene, Trajectory
 from gleanings.driving.sim import Simulator

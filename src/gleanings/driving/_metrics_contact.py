@@ -30,12 +30,12 @@ def at_fault(step: StepContext) -> Metric:
     """
     before, now = step.gaps_before, jnp.where(step.excused, geometry.FAR, step.gaps)
     begins = jnp.maximum(now, jnp.where(before < 0, 1.0, -1.0))
-    standing = step.speed - STANDING_MPS
-    front, rear = geometry.end_gaps(step.boxes)
-    side = jnp.maximum(jnp.where(rear < 0, 1.0, -1.0), jnp.where(step.lanes.aligned_1m, 1.0, -1.0)[:, None])
+    standing, aligned = step.speed - STANDING_MPS, step.measured_of(step.lanes.aligned_1m)
+    front, rear = geometry.end_gaps(step.measured_of(step.boxes), step.boxes)
+    side = jnp.maximum(jnp.where(rear < 0, 1.0, -1.0), jnp.where(aligned, 1.0, -1.0)[:, None])
     blame = jnp.minimum(standing[None, :], jnp.minimum(front, side))
-    moving = jnp.where(standing < 0, 1.0, -1.0)[:, None]
-    found = jnp.maximum(begins, jnp.maximum(moving, blame)).min(1) < 0
+    moving = jnp.where(step.measured_of(standing) < 0, 1.0, -1.0)[:, None]
+    found = step.of_all(jnp.maximum(begins, jnp.maximum(moving, blame)).min(1) < 0)
     return defined(found, step.is_kind(Kind.VEHICLE, Kind.CYCLIST))
 
 

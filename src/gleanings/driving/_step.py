@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32
 
 from gleanings.driving._ground import height_on_ground
-from gleanings.driving._motion import Moved, moved
+from gleanings.driving._motion import Moved, check_action, moved
 from gleanings.driving.advance import advance, begin, follows_contacts, gaps_of, log_at, within
+from gleanings.driving.alone import alone, state_alone
 from gleanings.driving.config import SimConfig
 from gleanings.driving.metrics import StepContext, measure_step
 from gleanings.driving.scene import Pose, Scene
@@ -21,6 +22,7 @@ from gleanings.driving.state import (
     INVALID_ACTION,
     LEFT_SCENE,
     PARKED,
+    Action,
     SimState,
     StepOutput,
 )
@@ -52,8 +54,8 @@ def first_state(sim: "Simulator", scene: Scene, key: Array, index: Array) -> Sim
     pose, alive = _choose(parked, _parking(scene), pose), (valid | parked) & scene.objects.exists
     flags = jnp.where(parked, PARKED, 0).astype(jnp.uint8)
     agents = sim.agents.init(scene, jax.random.fold_in(key, _INIT))
-    contacts = follows_contacts(sim.names)
-    return begin(scene, sim.config, t, pose, alive, key, contacts=contacts, flags=flags, agents=agents, index=index)[0]
+    options: dict[str, Any] = {"contacts": follows_contacts(sim.names), "ego_alone": sim.ego_alone}
+    return begin(scene, sim.config, t, pose, alive, key, flags=flags, agents=agents, index=index, **options)[0]
 
 
 def next_state(
@@ -62,7 +64,7 @@ def next_state(
     """The next state, what came of it, and the actions that were applied."""
     config, objects, roles = sim.config, scene.objects, _roles_of(sim, scene)
     logged, valid = log_at(scene, state.t + 1)
-    acts = moved(sim.dynamics, scene, state.pose, action)
+    acts = _moved(sim, scene, state, action)
     own_key = jax.random.fold_in(jax.random.fold_in(key, state.t), 0)
     driven, present, agents = sim.agents.act(scene, state, state.agents, own_key)
     pose = _choose(roles.controlled, acts.pose, driven)
@@ -84,10 +86,22 @@ def next_state(
     if gaps is not None:
         gaps = within(gaps, alive)
     raised = _raised(roles, state, acts, sound, stands, left, alive)
-    contacts = follows_contacts(sim.names)
-    after, gaps = advance(scene, config, state, pose, alive, contacts=contacts, raised=raised, agents=agents, gaps=gaps)
+    options: dict[str, Any] = {"contacts": follows_contacts(sim.names), "ego_alone": sim.ego_alone}
+    after, gaps = advance(scene, config, state, pose, alive, raised=raised, agents=agents, gaps=gaps, **options)
     after, out = _outcome(sim, scene, roles, state, after, gaps)
     return after, out, acts.action
+
+
+def _moved(sim: "Simulator", scene: Scene, state: SimState, action: Any) -> Moved:
+    """What the actions lead to; where the ego acts alone, for all objects as for it, but for `action`."""
+    acts = moved(sim.dynamics, scene, state.pose, action)
+    if not sim.ego_alone:
+        return acts
+    slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
+    if action is not None:
+        action = Action(*(field[slot][None] for field in check_action(sim.dynamics, state.x.shape[0], action)))
+    one = moved(sim.dynamics, alone(scene, slot), state_alone(state, slot).pose, action)
+    return jax.tree.map(lambda own, every: jnp.broadcast_to(own, every.shape), one, acts)._replace(action=acts.action)
 
 
 def _stays(config: SimConfig, scene: Scene, roles: _Roles, state: SimState, present: Array) -> tuple[Array, Array]:

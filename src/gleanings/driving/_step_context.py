@@ -1,6 +1,7 @@
 """What the metrics of one step share: each intermediate result is computed on first use and then kept."""
 
 from functools import cached_property
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,13 @@ from jaxtyping import Array, Bool, Float32, Int32, Shaped
 
 from gleanings.driving import geometry, road
 from gleanings.driving._log_arcs import log_arcs
-from gleanings.driving.advance import gaps_of, unpack_pairs
+from gleanings.driving.advance import gaps_of, measured_rows, unpack_pairs
 from gleanings.driving.config import SimConfig
 from gleanings.driving.raw import Kind
 from gleanings.driving.scene import Scene
 from gleanings.driving.state import Metric, SimState
 
+T = TypeVar("T")
 LEVEL_M = 2.5
 """A stop line this much above or below an object's base does not concern it."""
 _AWAY = 1e6  # m
@@ -35,8 +37,8 @@ def last_defined(metric: Metric, otherwise: float) -> Array:
 class StepContext:
     """One step of one scene, for the metrics at t+1.
 
-    previous, state: at t and at t+1. gaps: `geometry.gap_matrix` at t+1, m; None: computed if needed. Not a pytree: it
-    lives inside one trace.
+    previous, state: at t and at t+1. gaps: of the M measured objects to all N at t+1, m; None: computed if needed. Not
+    a pytree: it lives inside one trace.
     """
 
     def __init__(
@@ -45,34 +47,35 @@ class StepContext:
         config: SimConfig,
         previous: SimState,
         state: SimState,
-        gaps: Float32[Array, "N N"] | None = None,
+        gaps: Float32[Array, "M N"] | None = None,
         first: Int32[Array, ""] | None = None,
     ) -> None:
         self.scene = jax.tree.map(jnp.asarray, scene)
         self.config, self.previous, self.state, self._first = config, previous, state, first
+        self._rows = measured_rows(self.scene, config)
         if gaps is not None:
             self.gaps = gaps
 
     @cached_property
-    def gaps(self) -> Float32[Array, "N N"]:
-        """Gap of each pair at t+1, m."""
-        return gaps_of(self.scene, self.state.pose, self.state.alive)
+    def gaps(self) -> Float32[Array, "M N"]:
+        """Gaps of measured objects to all at t+1, m."""
+        return gaps_of(self.scene, self.state.pose, self.state.alive, self._rows)
 
     @cached_property
-    def excused(self) -> Bool[Array, "N N"]:
+    def excused(self) -> Bool[Array, "M N"]:
         """Pairs whose overlap does not count at t+1."""
-        return unpack_pairs(self.state.excused, self.state.x.shape[0])
+        return unpack_pairs(self.measured_of(self.state.excused), self.state.x.shape[0])
 
     @cached_property
     def least_gap(self) -> Float32[Array, " N"]:
         """Least gap to another object, m; excused pairs do not count."""
         # A minimum of floats: XLA's CPU code for `any` of booleans is several times slower.
-        return jnp.where(self.excused, geometry.FAR, self.gaps).min(1)
+        return self.of_all(jnp.where(self.excused, geometry.FAR, self.gaps).min(1))
 
     @cached_property
-    def gaps_before(self) -> Float32[Array, "N N"]:
-        """Gap of each pair at t, m."""
-        return gaps_of(self.scene, self.previous.pose, self.previous.alive)
+    def gaps_before(self) -> Float32[Array, "M N"]:
+        """Gaps of measured objects to all at t, m."""
+        return gaps_of(self.scene, self.previous.pose, self.previous.alive, self._rows)
 
     @cached_property
     def boxes(self) -> geometry.Boxes:
@@ -101,7 +104,7 @@ class StepContext:
         objects, state = self.scene.objects, self.state
         points = geometry.side_points if self.config.off_road_points == 8 else geometry.corners
         alive, base, *box = (
-            self._measured(value)
+            self.measured_of(value)
             for value in (self.alive, self.base, state.x, state.y, state.yaw, objects.length, objects.width)
         )
         x, y = points(*box)
@@ -109,20 +112,21 @@ class StepContext:
         x = jnp.where(alive[:, None], x, _AWAY)
         z = jnp.broadcast_to(base[:, None], x.shape)
         value, known = road.signed_distance(self.scene, x, y, z, self.config.road)
-        return defined(self._of_all(value.max(-1)), self._of_all(known.all(-1) & alive))
+        return defined(self.of_all(value.max(-1)), self.of_all(known.all(-1) & alive))
 
     @cached_property
     def lanes(self) -> road.LaneMatch:
         """Lanes near the centre of each object at t+1."""
-        pose = (self._measured(value) for value in (self.state.x, self.state.y, self.base, self.state.yaw))
-        return jax.tree.map(self._of_all, road.near_lanes(self.scene, *pose))
+        pose = (self.measured_of(value) for value in (self.state.x, self.state.y, self.base, self.state.yaw))
+        return jax.tree.map(self.of_all, road.near_lanes(self.scene, *pose))
 
     @cached_property
     def least_ttc(self) -> Float32[Array, " N"]:
         """Least time to collision with another object, s, at most 5; excused pairs do not count."""
         objects = self.scene.objects
         pairs = (self.gaps < geometry.FAR / 2) & ~self.excused
-        return geometry.time_to_collision(self.state.pose, objects.length, objects.width, pairs).min(1)
+        times = geometry.time_to_collision(self.state.pose, objects.length, objects.width, pairs, self._rows)
+        return self.of_all(times.min(1))
 
     @cached_property
     def log_arcs(self) -> tuple[Float32[Array, " N"], Float32[Array, " N"]]:
@@ -137,11 +141,11 @@ class StepContext:
             return jnp.ones(self.alive.shape, bool)
         return jnp.asarray(self.scene.objects.is_sdc)
 
-    def _measured(self, values: Shaped[Array, " N"]) -> Shaped[Array, " M"]:
-        """Values of the objects that are measured."""
-        return values if self.config.measured == "all" else values[jnp.argmax(self.measured)][None]
+    def measured_of(self, values: T) -> T:
+        """Values of the objects that are measured, of arrays [N, ...]."""
+        return geometry.rows_of(values, self._rows)
 
-    def _of_all(self, values: Shaped[Array, " M"]) -> Shaped[Array, " N"]:
+    def of_all(self, values: Shaped[Array, " M"]) -> Shaped[Array, " N"]:
         """Values of the objects that are measured in their slots, 0 in all others."""
         if self.config.measured == "all":
             return values

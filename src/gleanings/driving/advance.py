@@ -12,18 +12,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt8, UInt32
 
+from gleanings.driving._arcs import next_arcs
 from gleanings.driving.config import SimConfig
 from gleanings.driving.dynamics import along, wrap
-from gleanings.driving.geometry import FAR, gap_matrix
-from gleanings.driving.path import project_on_path
+from gleanings.driving.geometry import FAR, Rows, gap_matrix, rows_of
 from gleanings.driving.scene import Pose, Scene, Trajectory
 from gleanings.driving.state import ALIVE, DONE, ENTERED, LEFT_SCENE, PARKED, SimState
 
-Gaps = Float32[Array, "N N"] | None
+Gaps = Float32[Array, "M N"] | None
 CONTACT_METRICS = frozenset(("collision", "overlap_gap", "at_fault", "ttc_s", "ttc_low"))
 _STICKY = ENTERED | DONE | PARKED | LEFT_SCENE
-_project = jax.vmap(project_on_path)
-_COARSE = 8  # metres between the path samples among which an entering object is looked for
 
 
 def follows_contacts(names: Iterable[str]) -> bool:
@@ -51,10 +49,15 @@ def unpack_pairs(words: UInt32[Array, "N W"], count: int) -> Bool[Array, "N M"]:
     return bits.reshape(words.shape[0], -1)[:, :count] != 0
 
 
-def gaps_of(scene: Scene, pose: Pose, alive: Bool[Array, " N"]) -> Float32[Array, "N N"]:
+def measured_rows(scene: Scene, config: SimConfig) -> Rows:
+    """Slots of the objects that are measured; None: all."""
+    return None if config.measured == "all" else jnp.argmax(jnp.asarray(scene.objects.is_sdc))[None]
+
+
+def gaps_of(scene: Scene, pose: Pose, alive: Bool[Array, " N"], rows: Rows = None) -> Float32[Array, "M N"]:
     """`geometry.gap_matrix` of the objects of a scene, m."""
     objects = scene.objects
-    return gap_matrix(pose, objects.length, objects.width, objects.height, alive)
+    return gap_matrix(pose, objects.length, objects.width, objects.height, alive, rows)
 
 
 def begin(
@@ -66,13 +69,14 @@ def begin(
     key: Key[Array, ""],
     *,
     contacts: bool,
+    ego_alone: bool = False,
     flags: UInt8[Array, " N"] | None = None,
     agents: Any = (),
     index: Int32[Array, ""] | None = None,
 ) -> tuple[SimState, Gaps]:
-    """The first state, at index `t`, and the gaps of its pairs, m (None unless `contacts`).
+    """The first state, at index `t`, and the gaps of its pairs, m (None unless `contacts`), as from `advance`.
 
-    flags: bits to be set beside ALIVE and ENTERED. The ring is filled from the log.
+    flags: bits to be set beside ALIVE and ENTERED. The ring is filled from the log. Others as in `advance`.
     """
     n = alive.shape[0]
     zero, words = jnp.zeros(n, jnp.float32), jnp.zeros((n, -(-n // 32)), jnp.uint32)
@@ -92,7 +96,8 @@ def begin(
         ring=None,
         met=words,
     )
-    state, gaps = advance(scene, config, before, pose, alive, contacts=contacts, agents=agents, raised=flags)
+    options: dict[str, Any] = {"contacts": contacts, "ego_alone": ego_alone}
+    state, gaps = advance(scene, config, before, pose, alive, agents=agents, raised=flags, **options)
     return dataclasses.replace(state, ring=ring), gaps
 
 
@@ -104,33 +109,31 @@ def advance(
     alive: Bool[Array, " N"],
     *,
     contacts: bool,
+    ego_alone: bool = False,
     raised: UInt8[Array, " N"] | None = None,
     agents: Any = (),
     gaps: Gaps = None,
 ) -> tuple[SimState, Gaps]:
-    """The state one step after `state`, with these poses [N], and the gaps of all pairs then, m.
+    """The state one step after `state`, with these poses [N], and the gaps of measured objects to all then, m.
 
     contacts: whether gaps are to be taken and excused pairs followed (`follows_contacts`); else the gaps are None.
-    gaps: if they are known already. raised: bits to be set beside ALIVE and ENTERED; all but those of actions last.
+    ego_alone: whether the others are where the log has them, and so are their arcs. gaps: of all, if known already.
+    raised: bits to be set beside ALIVE and ENTERED; all but those of actions last.
     agents: the state of the simulated agents. Poses of objects that are not alive become 0.
     """
     pose = _held(pose, alive)
     stays = alive & state.alive
     accel = jnp.where(stays, (along(pose) - along(state.pose)) / scene.dt, 0.0)
     yaw_rate = jnp.where(stays, wrap(pose.yaw - state.yaw) / scene.dt, 0.0)
-    paths = scene.paths
-    # A long step, of 0.5 s say, would leave the window around the last arc.
-    went = (pose.x - state.x) * jnp.cos(state.yaw) + (pose.y - state.y) * jnp.sin(state.yaw)
-    hint = jnp.where(state.alive, state.arc + went, _entry_arc(scene, state, pose))
-    arc, _ = _project(paths.x, paths.y, paths.length, paths.closed, pose.x, pose.y, hint)
-    arc = jnp.where(alive, jnp.where(paths.length > 0, arc, 0.0), state.arc)
+    arc = next_arcs(scene, state, pose, alive, ego_alone=ego_alone)
     flags = (state.flags & _STICKY) | jnp.where(alive, ALIVE | ENTERED, 0).astype(jnp.uint8)
     flags = flags if raised is None else flags | raised
     excused, met = state.excused, state.met
     if contacts:
-        gaps = gaps_of(scene, pose, alive) if gaps is None else gaps
+        rows = measured_rows(scene, config)
+        gaps = gaps_of(scene, pose, alive, rows) if gaps is None else rows_of(gaps, rows)
         if config.excuse_overlap:
-            excused, met = _excuse(excused, met, alive, gaps < 0)
+            excused, met = _excuse(excused, met, alive, gaps < 0, rows)
     ring = state.ring
     if ring is not None:
         now = Trajectory(*state.pose, state.alive)
@@ -146,32 +149,24 @@ def within(gaps: Float32[Array, "N N"], alive: Bool[Array, " N"]) -> Float32[Arr
     return jnp.where(alive[:, None] & alive[None, :], gaps, FAR)
 
 
-def _excuse(excused: Array, met: Array, alive: Bool[Array, " N"], touch: Bool[Array, "N N"]) -> tuple[Array, Array]:
-    """A pair is excused from the first step at which both are alive, if they touch then, until they no longer do."""
-    both = alive[:, None] & alive[None, :]
-    both_bits, touch_bits = pack_pairs(both), pack_pairs(touch)
-    return (excused | ~met) & touch_bits & both_bits | (excused & ~both_bits), met | both_bits
+def _excuse(
+    excused: UInt32[Array, "N W"],
+    met: UInt32[Array, "N W"],
+    alive: Bool[Array, " N"],
+    touch: Bool[Array, "M N"],
+    rows: Rows,
+) -> tuple[UInt32[Array, "N W"], UInt32[Array, "N W"]]:
+    """A pair is excused from the first step at which both are alive, if they touch then, until they no longer do.
 
-
-def _entry_arc(scene: Scene, state: SimState, pose: Pose) -> Float32[Array, " N"]:
-    """Arc, m, of the path sample nearest to each object that enters.
-
-    Limbs of other directions count as farther away, and so does what is far from the logged arc, or where the log is
-    not valid from the last one: where a path meets itself an object stays on its limb.
+    Words of other rows stay as they are.
     """
-    paths, row = scene.paths, jnp.clip(state.t + 1, 0, scene.log.x.shape[0] - 1)
-    expected = jnp.where(jnp.asarray(scene.log.valid)[row], jnp.asarray(paths.logged)[:, row], state.arc)
-    x, y = jnp.asarray(paths.x)[:, ::_COARSE], jnp.asarray(paths.y)[:, ::_COARSE]
-    dx, dy = jnp.diff(x, axis=1), jnp.diff(y, axis=1)
-    square = (x[:, :-1] - pose.x[:, None]) ** 2 + (y[:, :-1] - pose.y[:, None]) ** 2
-    ahead = dx * jnp.cos(pose.yaw)[:, None] + dy * jnp.sin(pose.yaw)[:, None]
-    moved = _COARSE * jnp.arange(square.shape[1]) - expected[:, None]
-    length = jnp.maximum(paths.length, 1.0)[:, None]
-    moved = jnp.where(paths.closed[:, None], moved - length * jnp.round(moved / length), moved)
-    cost = square - 2 * _COARSE * jnp.minimum(ahead, 0.0) + 0.02 * moved * moved
-    # Bits of a non-negative float sort like the float; XLA's CPU code for integer minima is vectorised.
-    bits = lax.bitcast_convert_type(cost, jnp.int32)
-    return expected + jnp.min(jnp.where(bits == bits.min(1, keepdims=True), moved, jnp.inf), axis=1)
+    own_alive, was, had = rows_of((alive, excused, met), rows)
+    both_bits, touch_bits = pack_pairs(own_alive[:, None] & alive[None, :]), pack_pairs(touch)
+    now, has = (was | ~had) & touch_bits & both_bits | (was & ~both_bits), had | both_bits
+    if rows is None:
+        return now, has
+    here = (jnp.arange(len(alive))[:, None] == rows).any(1)[:, None]
+    return jnp.where(here, now, excused), jnp.where(here, has, met)
 
 
 def _held(pose: Pose, alive: Bool[Array, " N"]) -> Pose:

@@ -1,16 +1,20 @@
 """Boxes in the plane: corners, separating-axis gaps, distance, time to collision.
 
-All pair functions return [N, N] matrices from one fused elementwise expression: cosines are taken once per object, and
-those of a difference of headings by products. Source: design page 3.5 (ours); separating axes: Gottschalk et al. 1996.
+All pair functions return matrices, [N, N] or of some rows [M, N], from one fused elementwise expression: cosines are
+taken once per object, and those of a difference of headings by products. Source: design page 3.5 (ours); separating
+axes: Gottschalk et al. 1996.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from gleanings.driving.scene import Pose
 
+T = TypeVar("T")
+Rows = Int32[Array, " M"] | None  # indices among N; None: all
 FAR = 1e9
 """Gap of pairs that cannot touch, in metres."""
 TTC_CAP = 5.0
@@ -35,6 +39,11 @@ def boxes(pose: Pose, length: Float[Array, "*n"], width: Float[Array, "*n"]) -> 
     # XLA takes sines for cheap and would take them again for each pair; a quotient it computes once an object.
     norm = jnp.sqrt(cos * cos + sin * sin)
     return Boxes(pose.x, pose.y, cos / norm, sin / norm, length, width)
+
+
+def rows_of(values: T, rows: Rows) -> T:
+    """The rows of arrays [N, ...]; None: all."""
+    return values if rows is None else jax.tree.map(lambda value: value[rows], values)
 
 
 def corners(
@@ -73,20 +82,25 @@ def gap_matrix(
     width: Float32[Array, " N"],
     height: Float32[Array, " N"],
     alive: Bool[Array, " N"],
-) -> Float32[Array, "N N"]:
+    rows: Rows = None,
+) -> Float32[Array, "M N"]:
     """Largest separation of each pair over the four box axes, m: negative iff the boxes overlap in the plane.
 
-    Pairs that are not both alive, that do not overlap in height, and (i, i) hold `FAR`. Source: ours, 3.5.
+    Pairs that are not both alive, that do not overlap in height, and (i, i) hold `FAR`. rows: the objects of the first
+    axis. Source: ours, 3.5.
     """
     box = boxes(pose, length, width)
-    return jnp.where(can_touch(pose.z, height, alive), pair_gap(box, box), FAR)
+    return jnp.where(can_touch(pose.z, height, alive, rows), pair_gap(rows_of(box, rows), box), FAR)
 
 
-def can_touch(z: Float[Array, " N"], height: Float[Array, " N"], alive: Bool[Array, " N"]) -> Bool[Array, "N N"]:
+def can_touch(
+    z: Float[Array, " N"], height: Float[Array, " N"], alive: Bool[Array, " N"], rows: Rows = None
+) -> Bool[Array, "M N"]:
     """Pairs that are both alive, are not one object and overlap in height; z of the centres and height in metres."""
-    level = jnp.abs(z[:, None] - z[None, :]) < (height[:, None] + height[None, :]) / 2
     index = jnp.arange(len(z))
-    return level & alive[:, None] & alive[None, :] & (index[:, None] != index[None, :])
+    own_z, own_height, own_alive, own_index = rows_of((z, height, alive, index), rows)
+    level = jnp.abs(own_z[:, None] - z[None, :]) < (own_height[:, None] + height[None, :]) / 2
+    return level & own_alive[:, None] & alive[None, :] & (own_index[:, None] != index[None, :])
 
 
 def pair_gap(first: Boxes, second: Boxes) -> Float[Array, "N M"]:
@@ -96,17 +110,17 @@ def pair_gap(first: Boxes, second: Boxes) -> Float[Array, "N M"]:
     return jnp.maximum(jnp.maximum(gaps[0], gaps[1]), jnp.maximum(gaps[2], gaps[3]))
 
 
-def end_gaps(box: Boxes) -> tuple[Float[Array, "N N"], Float[Array, "N N"]]:
+def end_gaps(first: Boxes, second: Boxes) -> tuple[Float[Array, "N M"], Float[Array, "N M"]]:
     """`pair_gap` of the front and of the rear line of box i (boxes of length 0) and box j, for boxes in contact, m.
 
     For others the value means nothing: the axis across i, which the lines share with their box, is not looked at.
     """
-    (ahead, _, other_ahead, other_left), _ = _axes(box, box)
-    a, b = Boxes(*(v[:, None] for v in box)), Boxes(*(v[None, :] for v in box))
+    (ahead, _, other_ahead, other_left), _ = _axes(first, second)
+    a, b = Boxes(*(v[:, None] for v in first)), Boxes(*(v[None, :] for v in second))
     cos, sin = a.cos * b.cos + a.sin * b.sin, a.cos * b.sin - a.sin * b.cos
     c, s = jnp.abs(cos), jnp.abs(sin)
 
-    def gap(end: Float[Array, "N 1"]) -> Float[Array, "N N"]:
+    def gap(end: Float[Array, "N 1"]) -> Float[Array, "N M"]:
         lengthwise = jnp.abs(ahead - end) - (b.length * c + b.width * s) / 2
         across = jnp.abs(other_ahead - end * cos) - (b.length + a.width * s) / 2
         along = jnp.abs(other_left + end * sin) - (b.width + a.width * c) / 2
@@ -143,16 +157,19 @@ def time_to_collision(
     pose: Pose,
     length: Float32[Array, " N"],
     width: Float32[Array, " N"],
-    pairs: Bool[Array, "N N"],
-) -> Float32[Array, "N N"]:
+    pairs: Bool[Array, "M N"],
+    rows: Rows = None,
+) -> Float32[Array, "M N"]:
     """Seconds until boxes i and j touch if both keep velocity and yaw; `TTC_CAP` where not before, or not in `pairs`.
 
-    Exact for the separating axes: the boxes overlap while the intervals of all four axes do. Source: ours, 3.5.
+    Exact for the separating axes: the boxes overlap while the intervals of all four axes do. rows: the objects of the
+    first axis. Source: ours, 3.5.
     """
     box = boxes(pose, length, width)
-    offsets, radii = _axes(box, box)
-    a, b = Boxes(*(v[:, None] for v in box)), Boxes(*(v[None, :] for v in box))
-    speeds = _project(pose.vx[None, :] - pose.vx[:, None], pose.vy[None, :] - pose.vy[:, None], a, b)
+    own, own_vx, own_vy = rows_of((box, pose.vx, pose.vy), rows)
+    offsets, radii = _axes(own, box)
+    a, b = Boxes(*(v[:, None] for v in own)), Boxes(*(v[None, :] for v in box))
+    speeds = _project(pose.vx[None, :] - own_vx[:, None], pose.vy[None, :] - own_vy[:, None], a, b)
     enter, leave = jnp.asarray(-FAR, pose.x.dtype), jnp.asarray(FAR, pose.x.dtype)
     for p, u, r in zip(offsets, speeds, radii, strict=True):
         rest = jnp.abs(u) < _AT_REST

@@ -3,7 +3,6 @@
 Source: Treiber, Hennecke, Helbing 2000 (acceleration); following paths, the search for leaders and red lights: ours.
 """
 
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from gleanings.core.errors import ConfigError
 from gleanings.driving.agents import SimAgent
 from gleanings.driving.path import PathPoint, path_point, wrap_arc
 from gleanings.driving.raw import RED, Kind
-from gleanings.driving.scene import Pose, Scene, Trajectory
+from gleanings.driving.scene import Pose, Scene
 from gleanings.driving.state import SimState
 
 _AHEAD = 64  # metres of path in which a leader is looked for
@@ -118,20 +117,6 @@ def travel(
     stops = speed + rate * dt < 0
     until_stop = speed * speed / (2.0 * jnp.maximum(-rate, 1e-3))
     return jnp.where(stops, until_stop, 0.5 * (speed + after) * dt), after
-
-
-def alone(scene: Scene, slot: Any) -> Scene:
-    """The scene of the object in a slot alone."""
-    log = Trajectory(*(field[:, slot][:, None] for field in scene.log))
-    parts = (scene.objects, scene.paths, scene.lights.arc)
-    objects, paths, arc = jax.tree.map(lambda field: field[slot][None], parts)
-    return scene._replace(log=log, objects=objects, paths=paths, lights=scene.lights._replace(arc=arc))
-
-
-def state_alone(state: SimState, slot: Any) -> SimState:
-    """The state of the object in a slot alone; without what is of pairs and of the past."""
-    names = ("x", "y", "z", "yaw", "vx", "vy", "accel", "yaw_rate", "arc", "flags", "excused", "met")
-    return replace(state, ring=None, **{name: getattr(state, name)[slot][None] for name in names})
 
 
 def find_leader(scene: Scene, state: SimState, here: PathPoint, among: Among = None) -> Leader:

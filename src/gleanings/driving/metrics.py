@@ -17,9 +17,10 @@ from gleanings.driving import _metrics_contact as contact
 from gleanings.driving import _metrics_road as roads
 from gleanings.driving import _metrics_route as route
 from gleanings.driving._step_context import StepContext, defined, last_defined
-from gleanings.driving.advance import advance, begin, follows_contacts
+from gleanings.driving.advance import advance, begin, follows_contacts, measured_rows
 from gleanings.driving.comfort import comfort
 from gleanings.driving.config import PER_STEP_METRICS, SimConfig
+from gleanings.driving.geometry import rows_of
 from gleanings.driving.scene import Pose, Scene, Trajectory
 from gleanings.driving.state import Metric, SimState
 
@@ -80,12 +81,18 @@ def step_metrics(
     """
     names = tuple(names)
     contacts = config.excuse_overlap and follows_contacts(names)
-    if contacts and not isinstance(prev.met, Tracer) and jnp.any(prev.alive) and not jnp.any(prev.met):
+    if contacts and not isinstance(prev.met, Tracer) and _unknown(scene, prev, config):
         raise ConfigError(
             "these states do not say which overlaps are excused: make the simulator with metrics=('collision',), or "
             "give config=SimConfig(excuse_overlap=False)"
         )
     return measure_step(StepContext(scene, config, prev, state), names)
+
+
+def _unknown(scene: Scene, state: SimState, config: SimConfig) -> bool:
+    """Whether the state does not say of a measured object that is there which pairs, itself one, have met."""
+    alive, met = rows_of((state.alive, state.met), measured_rows(scene, config))
+    return bool(jnp.any(alive & ~jnp.any(met != 0, axis=1)))
 
 
 def measure(

@@ -79,6 +79,12 @@ class Simulator(eqx.Module):
         )
 
     @property
+    def ego_alone(self) -> bool:
+        """Whether only the ego acts and is measured, among others that do as logged: no more is computed of these."""
+        config = self.config
+        return config.controlled == config.measured == "sdc" and type(self.agents) is LogPlayback
+
+    @property
     def action_spec(self) -> ActionSpec:
         """`spec_at` steps of 0.1 s."""
         return self.spec_at(0.1)

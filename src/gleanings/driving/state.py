@@ -30,7 +30,8 @@ class SimState(eqx.Module):
 
     t: index of the present step. x ... vy: pose, velocity of the N objects; accel (m/s^2) and yaw_rate (rad/s) of the
     last step; arc: m along `Scene.paths`, counted on over the rounds of a closed one. flags: bits, see this module.
-    excused: one bit a pair, j % 32 of word [i, j // 32]; met: likewise, pairs that were both alive at some step.
+    excused: one bit a pair, j % 32 of word [i, j // 32]; met: likewise, pairs that were both alive at some step; both
+    only for the objects i that are measured.
     agents: states of the simulated agents. ring: the last `SimConfig.history` poses before this one, newest first,
     [h, N]; None without history.
     """

@@ -27,22 +27,15 @@ def hidden(
     tx, ty = x + lon * cos - lat * sin, y + lon * sin + lat * cos
     ox, oy = from_x - x, from_y - y
     lon, lat = cos * ox + sin * oy, cos * oy - sin * ox  # of the point, in the frame of each box
-    gx, gy = tx[..., None] - from_x, ty[..., None] - from_y  # [5, N, N]: line to target i, in the frame of box k
-    enter_x, leave_x = _slab(lon, cos * gx + sin * gy, length / 2)
-    enter_y, leave_y = _slab(lat, cos * gy - sin * gx, width / 2)
-    enter, leave = jnp.maximum(enter_x, enter_y), jnp.minimum(leave_x, leave_y)
-    # Floats instead of booleans: XLA's CPU code for `any` and `all` is several times slower.
-    crossed = jnp.where((enter < leave) & (enter > 0) & (enter < _END), 1.0, 0.0)
-    other = blocks & ~jnp.eye(len(x), dtype=bool)
-    return jnp.where(other, crossed, 0.0).max(-1).min(0) > 0
-
-
-def _slab(start: Array, way: Array, half: Array) -> tuple[Array, Array]:
-    """Shares of a line, start + share * way, at which it enters and leaves [-half, half]."""
-    still = jnp.abs(way) < 1e-6
-    inverse = 1 / jnp.where(still, 1.0, way)
-    middle, reach = -start * inverse, half * jnp.abs(inverse)
-    inside = jnp.abs(start) < half
-    return jnp.where(still, jnp.where(inside, -jnp.inf, jnp.inf), middle - reach), jnp.where(
-        still, jnp.where(inside, jnp.inf, -jnp.inf), middle + reach
-    )
+    long, wide = length / 2, width / 2
+    outside = (jnp.abs(lon) >= long) | (jnp.abs(lat) >= wide)
+    gx, gy = _END * (tx[..., None] - from_x), _END * (ty[..., None] - from_y)  # [5, N, N]: line to i, box k
+    way_x, way_y = cos * gx + sin * gy, cos * gy - sin * gx
+    # A line and a box are apart along an axis of the box or across the line: separating axes.
+    far_x = jnp.abs(lon + way_x / 2) - long - jnp.abs(way_x) / 2
+    far_y = jnp.abs(lat + way_y / 2) - wide - jnp.abs(way_y) / 2
+    across = jnp.abs(lon * way_y - lat * way_x) - long * jnp.abs(way_y) - wide * jnp.abs(way_x)
+    apart = jnp.maximum(jnp.maximum(far_x, far_y), across)
+    # Whole numbers: XLA's CPU code for extremes of booleans and of floats is several times slower.
+    other = (blocks & outside & ~jnp.eye(len(x), dtype=bool)).astype(jnp.int32)
+    return jnp.where(apart < 0, other, 0).max(-1).min(0) > 0

@@ -13,6 +13,7 @@ from tests.driving.learn._observations import SMALL, flat, observation
 from gleanings.core.errors import ConfigError
 from gleanings.driving.learn.config import NetConfig
 from gleanings.driving.learn.heads import Categorical, TanhGaussian, TanhMixture
+from gleanings.driving.learn.layers import product
 from gleanings.driving.learn.networks import Actor, Critic, QNetwork, Trunk
 
 HEADS = (TanhGaussian(), TanhMixture(3), Categorical((3, 5)))
@@ -25,6 +26,23 @@ def split(key):
 
 def net(kind):
     return NetConfig(encoder=kind, width=8, trunk=(16, 16), heads=2, latents=3, blocks=1)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 40), (128, 40), (256, 9), (128, 3), (6, 1)])
+def test_gradients_of_a_layer_are_those_of_the_plain_product(inputs, outputs):
+    """Narrow layers, and those whose rows share places in the cache, take another way; for many seeds too."""
+    rng = np.random.default_rng(inputs + outputs)
+    rows, weight, slope = (rng.normal(size=size) for size in ((3, 7, inputs), (3, inputs, outputs), (3, 7, outputs)))
+
+    def found(x, w, slope):
+        y, back = jax.vjp(product, x, w)
+        return (y, *back(slope))
+
+    wanted = (rows @ weight, slope @ weight.mT, rows.mT @ slope)
+    for way in (lambda *given: [found(*one) for one in zip(*given, strict=True)], jax.vmap(found)):
+        values = way(*(jnp.asarray(value, jnp.float32) for value in (rows, weight, slope)))
+        for one, value in zip(wanted, zip(*values, strict=True) if isinstance(values, list) else values, strict=True):
+            np.testing.assert_allclose(np.stack(value), one, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["deep-set", "attention", "flat"])

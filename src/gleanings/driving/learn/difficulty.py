@@ -19,8 +19,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Key
 
 from gleanings.core.errors import ConfigError
+from gleanings.driving.alone import alone, state_alone
 from gleanings.driving.dynamics import along, limits_of
-from gleanings.driving.idm import IDM, alone, state_alone
+from gleanings.driving.idm import IDM
 from gleanings.driving.learn.bank import COMMON, make_bank, without_lanes
 from gleanings.driving.learn.config import BucketConfig, WorldConfig
 from gleanings.driving.learn.safety_reward import clearance
