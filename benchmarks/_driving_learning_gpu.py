@@ -68,7 +68,7 @@ def seeds_row(world: World, bank: Any, seeds: int, iterations: int, batch: int) 
     )
     states = jax.jit(jax.vmap(lambda key: bc_sac.init(config, world, key)))(_keys(0, seeds))
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, compiler_options=for_long_runs())  # as in the training loop
     def run(states: Any, bank: Any, keys: Any) -> Any:
         return jax.vmap(lambda state, key: bc_sac.update(config, world, state, bank, None, key))(states, keys)
 

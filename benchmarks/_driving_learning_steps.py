@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from _results import Row, Target
 from _timing import Sample, interleave, timer
 from jax.extend.core import ClosedJaxpr
 
+from gleanings.core.compiling import for_long_runs
 from gleanings.driving.learn import bc_sac
 from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import BCSACConfig, NetConfig, sac_config
@@ -91,7 +93,7 @@ def _program(config: BCSACConfig, replay: Replay) -> tuple[Callable[[int], list[
     labels = Demonstrations(obs, np.zeros((len(obs), 2), np.float32), np.ones((len(obs), 2), bool), *_indices(len(obs)))
     demos = jax.device_put(labels) if config.imitation_weight > 0 else None
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=for_long_runs())  # as in the training loop
     def run(state: Any, replay: Any, demos: Any) -> Any:
         return bc_sac.gradient_steps(config, state, replay, demos, jax.random.key(2))
 

@@ -3,7 +3,7 @@
     python benchmarks/driving_learning.py --quick
     python benchmarks/driving_learning.py --sb3-python SB3/bin/python --rejax-python REJAX/bin/python
 Results go to benchmarks/results/driving_learning-<processor>.json, where parts not asked for stay as they were.
-A row that could not be measured says why; none is guessed. One core; CPU time counts. About eight minutes; --quick
+A row that could not be measured says why; none is guessed. One core; CPU time counts. About fifteen minutes; --quick
 without peers 20 s, once compiled programs are in the cache of the user. On a GPU, where wall time counts:
     export JAX_PLATFORMS=cuda,cpu XLA_PYTHON_CLIENT_PREALLOCATE=false
     python benchmarks/driving_learning.py --parts gpu_training --rejax-python ... --sb3-python ...

@@ -45,16 +45,18 @@ def test_targets_without_measurements_are_open(load):
 
 
 def test_measured_rows_become_targets(load):
+    """Of turns the median counts, of numbers of environments that which is best for the peer."""
     training = load("_driving_learning_training")
+    sb3, columns = "stable-baselines3", ("side", "environments", "turn", "decisions_per_cpu_s")
     rates = [
-        ("gleanings", 64, 6000),
-        ("stable-baselines3", 1, 500),
-        ("stable-baselines3", 64, 1500),
-        ("rejax", 64, 5000),
+        *(("gleanings", 64, turn, rate) for turn, rate in enumerate((6000, 3000, 9000))),
+        *((sb3, 64, turn, rate) for turn, rate in enumerate((1500, 1500, 1500))),
+        *((sb3, 16, turn, rate) for turn, rate in enumerate((2000, 500, 1000))),
+        (sb3, 1, 0, 500),
+        ("rejax", 64, 0, 5000),
     ]
-    rows = [dict(zip(("side", "environments", "decisions_per_cpu_s"), rate, strict=True)) for rate in rates]
-    default = [{"setting": "default"} | row for row in rows]
-    small = {"side": "stable-baselines3", "setting": "small observation", "environments": 64, "decisions_per_cpu_s": 1}
+    default = [{"setting": "default"} | dict(zip(columns, rate, strict=True)) for rate in rates]
+    small = {"setting": "small observation"} | dict(zip(columns, (sb3, 64, 0, 1), strict=True))
     assert [row[3] for row in training.training_targets([*default, small])] == [4.0, 12.0, 1.2, None, None, None, None]
     rows = [{"case": "sac, flat", "cpu_ms": 2.0}, {"case": "bc-sac, flat", "cpu_ms": 2.5}]
     assert [row[3] for row in load("_driving_learning_steps").step_targets(rows)] == [1.25, None]

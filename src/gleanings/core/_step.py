@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Int
 from gleanings.core import keys
 from gleanings.core._leaves import Leaves, is_key, split
 from gleanings.core._members import freeze, spread
+from gleanings.core.compiling import for_long_runs
 from gleanings.core.errors import ConfigError
 
 
@@ -108,7 +109,8 @@ def compile_advance(
     step = _checked(traced, floats, skip, reported)
     run = _repeated(step, list(shown.values()), len(floats), many)
     health = Health(None, None, None, shared(leaves.arrays) if freezes else None)  # pyright: ignore[reportArgumentType]
-    compiled = jax.jit(run, donate_argnums=1, out_shardings=(placements(leaves.arrays), None, health))
+    placed = placements(leaves.arrays), None, health
+    compiled = jax.jit(run, donate_argnums=1, out_shardings=placed, compiler_options=for_long_runs())
 
     def advance(arrays: list[Array], start: int, count: int, batch: Any, frozen: Any = None) -> Any:
         return compiled(traced.consts, arrays, start, count, seed, jax.tree.leaves(batch), frozen)
