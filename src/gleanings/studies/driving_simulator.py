@@ -13,6 +13,7 @@ from typing import Any
 
 from gleanings.core.study import Study, StudyConfig
 from gleanings.driving.families import FAMILIES
+from gleanings.studies._agents_text import BIBTEX
 from gleanings.studies._driving_judge import GIVEN, judge
 from gleanings.studies._driving_playback import ARMS, measured, playback
 from gleanings.studies._driving_reactivity import confronted, reactivity
@@ -83,17 +84,6 @@ Fixed before the run. The verdict is that of the worst part.
   arm: 0 contacts, else there is a bug of ours and nothing is concluded.
 
 A part of which something was not measured is partly reproduced at best.
-"""
-
-BIBTEX = """
-@inproceedings{gulino2023waymax,
-  title     = {Waymax: An Accelerated, Data-Driven Simulator for Large-Scale Autonomous Driving Research},
-  author    = {Gulino, Cole and Fu, Justin and Luo, Wenjie and Tucker, George and others},
-  booktitle = {Advances in Neural Information Processing Systems: Datasets and Benchmarks},
-  year      = {2023},
-  eprint    = {2310.08710},
-  archivePrefix = {arXiv}
-}
 """
 
 
