@@ -100,6 +100,9 @@ def resume(run: RunPath, workers: int = _WORKERS) -> None:
         from gleanings.selection import commands
 
         commands.resume(run)
+    elif "learner" in held:
+        again = f"gleanings drive train --out {run} --resume"
+        raise ConfigError(f"{run} is a run of `drive train`: go on with `{again}` and the options of its start")
     elif "source" in held:
         from gleanings.driving import commands
 

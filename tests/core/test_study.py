@@ -210,6 +210,7 @@ def test_a_run_leaves_evidence_and_report(tmp_path):
 
 def test_evidence_names_its_data_briefly(tmp_path):
     (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "LICENSE").write_text("of no interest")
     for count, name in enumerate(("a.csv", "b.csv", "c.csv", "d.csv"), 1):
         (tmp_path / "logs" / name).write_text(name)
         evidence, _ = run_study(toy(), config(tmp_path / name, size="smoke", data=tmp_path / "logs"))

@@ -13,6 +13,8 @@ from gleanings.core.errors import ConfigError, DataError
 
 _T = TypeVar("_T")
 
+_ABOUT_DATA = ("LICENSE", "NOTICE", "README")  # files of a folder of data that hold none
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -29,7 +31,8 @@ class Evidence:
     @property
     def data(self) -> str:
         """What the user's data are called, or the empty string where the study's own data were used."""
-        names = [stamp[0] for stamp in self.settings.get("data") or []]
+        every = [stamp[0] for stamp in self.settings.get("data") or []]
+        names = [name for name in every if not name.startswith(_ABOUT_DATA)] or every
         return f"{names[0]} and {len(names) - 1} more files" if len(names) > 2 else ", ".join(names)
 
     def save(self, path: Path, **extra: Any) -> None:

@@ -147,6 +147,8 @@ def _pages(run: RunDirectory, out: Path | None, scene: int | None) -> list[Path]
         pages = sorted(run.artifacts.glob(f"replay-{'*' if scene is None else scene}.html"))
         if pages:
             return pages
+    if "learner" in run.config:
+        raise ConfigError(f"{run.path} is a run of `drive train`: its clips are in report.html and in artifacts/clips")
     from gleanings.driving.run import Drive, show_again
 
     number = scene or 0

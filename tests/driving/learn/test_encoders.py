@@ -191,6 +191,9 @@ def test_layers():
 def test_settings_that_do_not_fit():
     with pytest.raises(ConfigError, match="heads"):
         make_encoder(NetConfig(encoder="attention", width=10, heads=4), SMALL)
+    for wrong in ({"width": 0}, {"heads": 0}, {"latents": 0}, {"blocks": -1}):
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))} is"):
+            NetConfig(**wrong)
     assert isinstance(make_encoder(NetConfig(), SMALL), DeepSetEncoder)
 
 

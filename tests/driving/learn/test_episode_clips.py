@@ -85,8 +85,8 @@ def test_drivers_that_differ_in_numbers_share_a_program():
 
 
 def test_the_worst_failures_are_those_of_the_hardest_scenes():
-    failed, zero = np.array([True, False, True, True, True]), np.zeros(5)
-    found = Outcomes(failed, failed, failed & False, failed & False, np.where(failed, 0, -1), *[zero] * 7)
+    failed, zero, known = np.array([True, False, True, True, True]), np.zeros(5), np.ones(5, bool)
+    found = Outcomes(failed, failed, failed & False, failed & False, np.where(failed, 0, -1), *[zero] * 7, known, known)
     difficulty = np.array([0.5, 9.0, 2.0, 0.5, 1.0])
     assert worst_failures(found, difficulty, 3).tolist() == [2, 4, 0]
     assert worst_failures(found, difficulty, 9).tolist() == [2, 4, 0, 3]

@@ -43,7 +43,20 @@ def made(failed, ratio, label="made", trained="log", kinds=("curve", "jam")) -> 
     failed, ratio = np.asarray(failed, bool), np.asarray(ratio, float)
     count, zero = len(failed), np.zeros(len(failed))
     first = np.where(failed, 3, -1)
-    found = Outcomes(failed, failed, *[failed & False] * 2, first, zero, ratio, zero, zero + np.nan, zero, zero, zero)
+    found = Outcomes(
+        failed,
+        failed,
+        *[failed & False] * 2,
+        first,
+        zero,
+        ratio,
+        zero,
+        zero + np.nan,
+        zero,
+        zero,
+        zero,
+        *[failed | True] * 2,
+    )
     names = tuple(f"{kinds[i % len(kinds)]}-0-{i}" for i in range(count))
     buckets = {"all": np.ones(count, bool)} | {name: Halves(count).mask(name) for name in Halves.names}
     return PolicyEvaluation(label, names, {"log": found, "idm": found}, buckets, trained)
@@ -202,3 +215,28 @@ def test_driving_checks_before_it_compiles():
         evaluate_policy(blind, family_scenes(), others=("sim",))
     with pytest.raises(ConfigError, match="needs a Policy"):
         evaluate_policy(blind, family_scenes(), sample=True)
+
+
+def test_scenes_of_one_log_are_not_counted_as_independent():
+    """12 logs of 10 equal scenes each, of which half the logs fail; 9 logs have no interval."""
+    failed = np.repeat(np.arange(12) % 2 == 0, 10)
+    apart = made(failed, np.ones(120), kinds=("drive",))
+    names = tuple(f"drive{i // 10}/{i % 10}-0" for i in range(120))
+    together = replace(apart, scenes=names)
+    wide, narrow = together.figure("failure"), apart.figure("failure")
+    assert wide.estimate == narrow.estimate == 0.5
+    assert wide.n == 120
+    assert wide.high - wide.low > 2.5 * (narrow.high - narrow.low)
+    few = PolicyEvaluation(
+        "few", names[:90], {"log": made(failed[:90], np.ones(90)).outcomes()}, {"all": np.ones(90, bool)}
+    )
+    assert np.isnan(few.figure("failure").low)
+
+
+def test_scenes_of_one_log_are_drawn_together_in_comparisons():
+    failed = np.repeat(np.arange(12) % 2 == 0, 10)
+    names = tuple(f"drive{i // 10}/{i % 10}-0" for i in range(120))
+    a, b = (replace(made(one, np.ones(120)), scenes=names) for one in (failed, failed & False))
+    assert compare([a], [b]) == compare([a], [b], clusters=a.logs)
+    alone = compare([made(failed, np.ones(120), kinds=("log",))], [made(failed & False, np.ones(120), kinds=("log",))])
+    assert compare([a], [b]).se > 2 * alone.se

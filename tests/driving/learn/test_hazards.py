@@ -103,6 +103,9 @@ def test_deck_and_errors():
     deck = _deck(KINDS, 0.3)
     assert set(deck) == set(KINDS)
     assert deck.count("nothing") / len(deck) == pytest.approx(0.3, abs=0.03)
+    assert "nothing" not in _deck(KINDS, 0.0)
+    with pytest.raises(ConfigError, match="nothing_share is 1"):
+        DemoConfig(nothing_share=1.0)
     with pytest.raises(ConfigError, match="lead_break"):
         make_hazards(["lead_break"], seed=0, count=1)
     with pytest.raises(ConfigError, match="seed -1"):

@@ -1,12 +1,14 @@
 """Parts of few logs, notes that say so, and strata; no program is compiled."""
 
+from collections import Counter
 from functools import cache
 
 import pytest
 
 from gleanings.core.errors import ConfigError
 from gleanings.driving.families import make_scenes
-from gleanings.driving.learn.material import FEW_LOGS, GENERATED, LOGS, PARTS, Material, joined, of_logs
+from gleanings.driving.learn import hazards
+from gleanings.driving.learn.material import FEW_LOGS, GENERATED, LOGS, PARTS, Material, joined, of_hazards, of_logs
 from gleanings.driving.learn.split import Split, log_id
 from gleanings.driving.scene import Scene, name_of
 from gleanings.driving.stack import text_array
@@ -56,3 +58,12 @@ def test_generated_scenes_are_a_stratum_of_their_own():
 def test_nothing_to_learn_from_is_refused():
     with pytest.raises(ConfigError, match="no scenes"):
         of_logs([])
+
+
+def test_hazards_say_how_many_were_left_out(monkeypatch):
+    def made(*, seed, count):
+        return [_scene()] * count, hazards.Discards(Counter(jam=count + 1), Counter(jam=1))
+
+    monkeypatch.setattr(hazards, "make_hazards", made)
+    (note,) = of_hazards(8).notes
+    assert note == "Of 22 hazards drawn, 4 (18%) were left out: the expert could not solve them."

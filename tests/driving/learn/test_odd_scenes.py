@@ -14,14 +14,16 @@ from gleanings.driving.compile import compile_scene
 from gleanings.driving.config import ObserveConfig
 from gleanings.driving.crop import crop_scene
 from gleanings.driving.families import make_raw
+from gleanings.driving.learn import cutting
 from gleanings.driving.learn import drives as drives_module
 from gleanings.driving.learn.bank import make_bank
 from gleanings.driving.learn.baselines import Choice, Random
 from gleanings.driving.learn.collect import collect
 from gleanings.driving.learn.config import DemoConfig, WorldConfig
-from gleanings.driving.learn.cutting import entire, windows
+from gleanings.driving.learn.cutting import entire, learning_scenes, left_out, windows
 from gleanings.driving.learn.demos import make_demonstrations
 from gleanings.driving.learn.drives import Driver, Drives, drive
+from gleanings.driving.learn.evaluate import PolicyEvaluation
 from gleanings.driving.learn.outcomes import Outcomes, outcomes_of
 from gleanings.driving.learn.world import World
 from gleanings.driving.raw import RawScene, RawTrack, empty_track
@@ -152,3 +154,26 @@ def test_episodes_longer_than_the_log_are_refused_before_they_are_compiled():
         jax.eval_shape(lambda: collect(world, bank, lambda obs, key: jnp.zeros(2), jax.random.key(0), 2))
     with pytest.raises(ConfigError, match="expected one scene"):
         WORLD.begin(bank, jax.random.key(0))
+
+
+def test_where_there_are_no_edges_or_no_route_leaving_them_is_not_known():
+    _, found = driven(chosen(0))
+    bare = [name in ("no edges", "no map") for name in ODD]
+    assert (~found.edges).tolist() == bare
+    assert np.isnan(found.values("off_road")).tolist() == bare
+    assert np.isnan(found.values("off_route")).tolist() == (~found.route).tolist()
+    evaluation = PolicyEvaluation("odd", tuple(ODD), {"log": found}, {"all": np.ones(len(ODD), bool)})
+    assert f"{sum(bare)} of {len(ODD)} scenes have no road edges: leaving the road is not known" in evaluation.table()
+
+
+def test_a_log_in_which_nothing_drives_is_left_out_of_an_evaluation(monkeypatch):
+    never = odd("never")
+    nobody = never._replace(log=never.log._replace(valid=np.zeros_like(never.log.valid)))
+    monkeypatch.setattr(cutting, "load_scenes", lambda source, limit: iter([nobody, odd("whole")]))
+    skipped = Counter()
+    assert len(learning_scenes("any", evaluation=True, skipped=skipped)) >= 1
+    assert left_out(skipped) == f"Windows left out: {', '.join(f'{n} {name}' for name, n in skipped.most_common())}."
+    assert skipped["nothing that drives"] == 1
+    monkeypatch.setattr(cutting, "load_scenes", lambda source, limit: iter([nobody]))
+    with pytest.raises(ConfigError, match=r"any holds no scene to learn from .*1 nothing that drives"):
+        learning_scenes("any", evaluation=True)

@@ -32,7 +32,20 @@ def outcomes(seed: int) -> Outcomes:
     rng = np.random.default_rng(seed)
     failed, zero = rng.random(COUNT) < 0.25, np.zeros(COUNT)
     first, ratio = np.where(failed, rng.integers(0, 40, COUNT), -1), rng.uniform(0.3, 1.1, COUNT)
-    return Outcomes(failed, failed, *[failed & False] * 2, first, zero, ratio, zero, zero + np.nan, zero, zero, zero)
+    return Outcomes(
+        failed,
+        failed,
+        *[failed & False] * 2,
+        first,
+        zero,
+        ratio,
+        zero,
+        zero + np.nan,
+        zero,
+        zero,
+        zero,
+        *[failed | True] * 2,
+    )
 
 
 def assessment(strata: tuple[str, ...] = ("",), worlds: tuple[str, ...] = WORLDS) -> Assessment:

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 
 from gleanings import cli
+from gleanings.core.config import to_dict
+from gleanings.core.rundir import RunDirectory
 from gleanings.driving.clips import MOST_BYTES
-from gleanings.driving.learn import run
-from gleanings.driving.learn.config import WorldConfig
+from gleanings.driving.learn import cutting, run
+from gleanings.driving.learn.config import BCConfig, WorldConfig
 from gleanings.driving.learn.demos import Audit, Demonstrations
 from gleanings.driving.learn.material import Material
 from gleanings.driving.learn.split import Split
+from gleanings.driving.learn.training import Training
 from gleanings.driving.scene import Scene
+
+from ._drivers import family_scenes
 
 
 def drive(*arguments: str) -> int:
@@ -29,6 +34,7 @@ def drive(*arguments: str) -> int:
         (("train", "--seeds", "0"), "seeds and count are at least 1"),
         (("train", "--out", "."), "holds a run: go on with it by --resume"),
         (("export", "absent", "--out", "policy"), "absent is not a run directory"),
+        (("demos", "--scenes", ".", "--out", "config.json"), "config.json: no folder can be made there"),
     ],
 )
 def test_refusals_come_at_once(arguments, line, tmp_path, monkeypatch, capsys):
@@ -38,6 +44,29 @@ def test_refusals_come_at_once(arguments, line, tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert line in error
     assert error.count("\n") == 1
+
+
+def test_a_run_is_neither_resumed_nor_viewed_as_one_of_drive_run(tmp_path, capsys):
+    with RunDirectory.create(tmp_path / "RUN", to_dict(Training(BCConfig()))):
+        pass
+    run = str(tmp_path / "RUN")
+    for arguments, line in ((["resume"], f"drive train --out {run} --resume"), (["drive", "view"], "artifacts/clips")):
+        assert cli.main([*arguments, run]) == 2
+        error = capsys.readouterr().err
+        assert line in error
+        assert error.count("\n") == 1
+
+
+def test_an_audit_is_written_though_the_reward_refuses(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cutting, "learning_scenes", lambda source, **options: list(family_scenes()))
+    assert drive("demos", "--scenes", "any", "--out", str(tmp_path / "demos"), "--edge-m", "30") == 0
+    shown = capsys.readouterr()
+    assert "of the decisions have a negative reward: above 25% only bc learns of them" in shown.err
+    audit = json.loads((tmp_path / "demos" / "demos.json").read_text())
+    assert audit["negative"] > 0.25
+    assert audit["left_out"] == {}
+    with np.load(tmp_path / "demos" / "demos.npz") as held:
+        assert len(held["obs"]) == audit["kept"]
 
 
 def test_another_way_with_nan_is_refused_before_jax_is_loaded():
@@ -92,6 +121,13 @@ def test_a_run_ends_in_a_report_and_its_policy_can_be_judged(tmp_path, monkeypat
         assert failed == found["failed"][1, 0].tolist()
     assert "Evaluation: bc" in Path("OUT/report.html").read_text()
     assert all(path.stat().st_size < MOST_BYTES + 1000 for path in Path("OUT/clips").iterdir())
+    assert drive("evaluate", "--policy", policy, "--count", "32", "--out", "MORE") == 0
+    figures = json.loads(Path("MORE/evaluation.json").read_text())["worlds"]["log"]["figures"]
+    assert {name: figures[name]["failure"]["n"] for name in ("all", "top50", "top10")} == {
+        "all": 32,
+        "top50": 16,
+        "top10": 3,
+    }
     capsys.readouterr()
     assert drive("evaluate", "--policy", policy, "--count", "10", "--others", "sim", "--out", "OUT") == 2
     assert "use log or idm" in capsys.readouterr().err

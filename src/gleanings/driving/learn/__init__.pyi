@@ -11,7 +11,7 @@ from gleanings.driving.learn.config import (
     sac_config,
 )
 from gleanings.driving.learn.contract import Contract, make_contract
-from gleanings.driving.learn.cutting import entire, windows
+from gleanings.driving.learn.cutting import entire, learning_scenes, windows
 from gleanings.driving.learn.demos import Audit, Demonstrations, make_demonstrations
 from gleanings.driving.learn.difficulty import (
     Buckets,
@@ -29,6 +29,7 @@ from gleanings.driving.learn.labels import label_actions
 from gleanings.driving.learn.memory import check_memory
 from gleanings.driving.learn.outcomes import Outcomes, outcomes_of
 from gleanings.driving.learn.policy import Policy, export_policy, load_policy
+from gleanings.driving.learn.rollouts import SimulatorPolicy, simulator_policy
 from gleanings.driving.learn.safety_reward import BinaryReward, SafetyReward, clearance
 from gleanings.driving.learn.split import Split, split_scenes
 from gleanings.driving.learn.training import Training, driver_of, train
@@ -61,6 +62,7 @@ __all__ = [
     "PolicyEvaluation",
     "Random",
     "SafetyReward",
+    "SimulatorPolicy",
     "Split",
     "Training",
     "World",
@@ -79,6 +81,7 @@ __all__ = [
     "export_run",
     "fit_difficulty_model",
     "label_actions",
+    "learning_scenes",
     "load_policy",
     "make_bank",
     "make_buckets",
@@ -88,6 +91,7 @@ __all__ = [
     "open_run",
     "outcomes_of",
     "sac_config",
+    "simulator_policy",
     "split_scenes",
     "train",
     "windows",

@@ -16,7 +16,7 @@ from gleanings.driving.learn.contract import Contract
 from gleanings.driving.learn.difficulty import difficulty_scores, make_buckets
 from gleanings.driving.learn.drives import Drives, drive
 from gleanings.driving.learn.episode_clips import episode_clips, worst_failures
-from gleanings.driving.learn.evaluate import PolicyEvaluation
+from gleanings.driving.learn.evaluate import FEWEST, PolicyEvaluation
 from gleanings.driving.learn.outcomes import outcomes_of
 from gleanings.driving.learn.policy import Policy
 from gleanings.driving.learn.style import Style, marginals, style
@@ -80,7 +80,8 @@ def assess(
     """Drive the scenes with each policy in each world, and with the controls in the first.
 
     All policies are of one world; one whose training broke off counts as failing in every scene. Buckets rank the
-    scenes among the calibration scenes of their stratum; without such there are none. note: told what comes next.
+    scenes among the calibration scenes of their stratum, from 30 scenes on without such among themselves. note: told
+    what comes next.
     ConfigError: scenes that the policies were not made for.
     """
     settings = replace(next(iter(policies.values())).contract.world, others=worlds[0])
@@ -89,7 +90,10 @@ def assess(
     note("difficulty of the test scenes")
     scores = difficulty_scores([*calibration, *scenes])
     calibrated, own = np.split(scores, [len(calibration)])
-    masks = _masks(names, strata, own, tuple(calibration_strata) or ("",) * len(calibration), calibrated)
+    of = tuple(calibration_strata) or ("",) * len(calibration)
+    if not len(calibration) and len(scenes) >= FEWEST:
+        calibrated, of = own, strata
+    masks = _masks(names, strata, own, of, calibrated)
     held, key = on_device(bank), jax.random.key(0)
 
     def driven(others: str, driver: Any) -> Drives:

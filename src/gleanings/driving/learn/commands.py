@@ -3,6 +3,7 @@
 import datetime
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,7 +36,10 @@ _LEARNERS = {"bc": BCConfig, "sac": sac_config, "bc-sac": BCSACConfig, "dqn": DQ
 def demos(scenes: str, out: Path, limit: int | None = None, edge_m: float = 0.5, clearance_m: float = 1.0) -> None:
     """Cut learning scenes out of logs, label them, and write demonstrations and their audit.
 
-    Raises: DataError for files that cannot be read; ConfigError for logs that cannot be learnt from.
+    Also of logs that the reward of SAC would punish too often, which is noted.
+
+    Raises: DataError for files that cannot be read; ConfigError for logs that cannot be learnt from, or a folder that
+        cannot be written.
 
     Args:
         scenes: File, folder or pattern of logs, raw or compiled.
@@ -46,15 +50,20 @@ def demos(scenes: str, out: Path, limit: int | None = None, edge_m: float = 0.5,
     """
     import numpy as np
 
-    from gleanings.driving.learn.cutting import learning_scenes
+    from gleanings.driving.learn.cutting import learning_scenes, left_out
     from gleanings.driving.learn.demos import make_demonstrations
+    from gleanings.driving.learn.run import make_folder
     from gleanings.driving.learn.world import World
 
-    world = World(WorldConfig(edge_m=edge_m, clearance_m=clearance_m))
-    found, audit = make_demonstrations(learning_scenes(scenes, limit=limit), world)
-    out.mkdir(parents=True, exist_ok=True)
+    world, skipped = World(WorldConfig(edge_m=edge_m, clearance_m=clearance_m)), Counter[str]()
+    make_folder(out)
+    cut = learning_scenes(scenes, limit=limit, skipped=skipped)
+    found, audit = make_demonstrations(cut, world, DemoConfig(max_audit=1.0))
     np.savez(out / "demos.npz", **found._asdict())
-    (out / "demos.json").write_text(json.dumps(asdict(audit), indent=1) + "\n")
+    (out / "demos.json").write_text(json.dumps(asdict(audit) | {"left_out": skipped}, indent=1) + "\n")
+    _note(left_out(skipped))
+    if audit.negative > (most := DemoConfig().max_audit):
+        _note(f"{audit.negative:.0%} of the decisions have a negative reward: above {most:.0%} only bc learns of them")
     print(f"{audit.kept} of {audit.decisions} decisions of {audit.scenes} scenes in {out}")
 
 
@@ -124,7 +133,7 @@ def train(
     _keep_programs()
     material = _material(scenes, limit, count, with_generated)
     for note in material.notes:
-        print(f"note: {note}", file=sys.stderr)
+        _note(note)
     # Where nothing is rewarded it does not matter that the reward would punish the logs.
     config = DemoConfig(max_audit=1.0) if algorithm == "bc" else DemoConfig()
     labelled, audits = demonstrate(material, world, config)
@@ -164,13 +173,17 @@ def evaluate(
         limit: Read at most so many scenes.
         out: Folder for evaluation.json, and report.html with clips of the worst failures.
     """
-    from gleanings.driving.learn.cutting import learning_scenes
+    from gleanings.driving.learn.cutting import learning_scenes, left_out
     from gleanings.driving.learn.evaluate import evaluate_policy
     from gleanings.driving.learn.policy import load_policy
 
     loaded = load_policy(policy)
     _keep_programs()
-    found = _hazards(count) if scenes is None else learning_scenes(scenes, limit=limit, evaluation=True)
+    skipped: Counter[str] = Counter()
+    found = (
+        _hazards(count) if scenes is None else learning_scenes(scenes, limit=limit, evaluation=True, skipped=skipped)
+    )
+    _note(left_out(skipped))
     worlds = tuple(part.strip() for part in others.split(","))
     if out is None:
         print(evaluate_policy(loaded, found, others=worlds).table())
@@ -216,14 +229,21 @@ def _say(text: str) -> None:
         print(f"... {text}", file=sys.stderr)
 
 
+def _note(text: str) -> None:
+    if text:
+        print(f"note: {text}", file=sys.stderr)
+
+
 def _material(scenes: str | None, limit: int | None, count: int, with_generated: int) -> "Material":
-    from gleanings.driving.learn.cutting import learning_scenes
+    from gleanings.driving.learn.cutting import learning_scenes, left_out
     from gleanings.driving.learn.material import joined, of_hazards, of_logs
 
     if scenes is None:
         _say("generating hazards")
         return of_hazards(count)
-    logs = of_logs(learning_scenes(scenes, limit=limit))
+    skipped: Counter[str] = Counter()
+    logs = of_logs(learning_scenes(scenes, limit=limit, skipped=skipped))
+    logs = replace(logs, notes=(*logs.notes, *filter(None, [left_out(skipped)])))
     return joined(logs, of_hazards(with_generated)) if with_generated else logs
 
 

@@ -119,6 +119,7 @@ class NetConfig:
 
     def __post_init__(self) -> None:
         _check_choice(self, encoder=EncoderName)
+        _check_least(self, width=1, heads=1, latents=1, blocks=0)
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,8 @@ class DemoConfig:
     def __post_init__(self) -> None:
         _check_least(self, max_residual_m=0, min_travel_m=0, stride_s=0)
         _check_share(self, "follower_share", "nothing_share", "max_discard")
+        if self.nothing_share == 1:
+            raise ConfigError("nothing_share is 1; expected less: ask for kinds=('nothing',) alone")
 
 
 @dataclass(frozen=True)

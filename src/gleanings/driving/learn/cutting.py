@@ -45,21 +45,39 @@ def windows(scene: Scene, config: DemoConfig = _DEFAULT, skipped: Counter[str] |
     return found
 
 
-def learning_scenes(source: str, *, limit: int | None = None, evaluation: bool = False) -> list[Scene]:
+def learning_scenes(
+    source: str, *, limit: int | None = None, evaluation: bool = False, skipped: Counter[str] | None = None
+) -> list[Scene]:
     """Windows of the logs in a file, a folder or a pattern, at most `limit` logs.
 
-    evaluation: no mirror images, and of a log without a window the entire one. ConfigError: none is found; DataError:
-    a file that cannot be read.
+    evaluation: no mirror images, and of a log without a window the entire one. skipped: counts what is left out, by
+    reason: as of `windows`, and "nothing that drives". ConfigError: none is found; DataError: a file that cannot be
+    read.
     """
-    skipped: Counter[str] = Counter()
+    skipped = Counter() if skipped is None else skipped
     found, config = [], DemoConfig(mirror=not evaluation)
     for scene in load_scenes(source, limit=limit):
-        cuts = windows(scene, config, skipped)
-        found += cuts or ([entire(scene)] if evaluation else [])
+        found += windows(scene, config, skipped) or (_entire(scene, skipped) if evaluation else [])
     if not found:
-        reasons = ", ".join(f"{count} {name}" for name, count in skipped.most_common()) or "no vehicle travels 30 m"
-        raise ConfigError(f"{source} holds no scene to learn from ({reasons})")
+        raise ConfigError(f"{source} holds no scene to learn from ({_reasons(skipped) or 'no vehicle travels 30 m'})")
     return found
+
+
+def left_out(skipped: Counter[str]) -> str:
+    """A sentence for a reader; "" where nothing was left out."""
+    return f"Windows left out: {_reasons(skipped)}." if skipped else ""
+
+
+def _reasons(skipped: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in skipped.most_common())
+
+
+def _entire(scene: Scene, skipped: Counter[str]) -> list[Scene]:
+    try:
+        return [entire(scene)]
+    except DataError:
+        skipped["nothing that drives"] += 1
+        return []
 
 
 def entire(scene: Scene, slot: int | None = None) -> Scene:

@@ -16,11 +16,13 @@ from gleanings.driving.learn.config import Others, WorldConfig
 from gleanings.driving.learn.contract import caveat
 from gleanings.driving.learn.drives import drive
 from gleanings.driving.learn.outcomes import MEANS, RATES, THRESHOLDS, Outcomes, outcomes_of
+from gleanings.driving.learn.split import log_id
 from gleanings.driving.learn.world import World
 from gleanings.driving.scene import Scene
 
-FEWEST = 30
-"""Scenes below which a bucket has figures but no interval."""
+FEWEST, FEWEST_LOGS = 30, 10
+"""Scenes and logs below which a bucket has figures but no interval."""
+_DRAWS = 1000
 _COLUMNS = {
     "failure": "failure %",
     "failure_star": "failure* %",
@@ -61,6 +63,18 @@ class PolicyEvaluation:
     trained: str = ""
     frozen_at: int | None = None
 
+    @property
+    def logs(self) -> np.ndarray:
+        """The log of each scene, by its name: windows and mirror images of one log depend on each other."""
+        return np.array([log_id(name) for name in self.scenes])
+
+    @property
+    def lacking(self) -> str:
+        """What has to be said of scenes without road edges; "" where all have some."""
+        bare = int((~self.outcomes().edges).sum())
+        count = f"{bare} of {len(self.scenes)} scenes have no road edges"
+        return f"{count}: leaving the road is not known there, and failure is contact alone" if bare else ""
+
     def shifted(self, world: str) -> bool:
         """Whether the policy was trained against others that behave differently."""
         return self.trained not in ("", world)
@@ -68,16 +82,19 @@ class PolicyEvaluation:
     def figure(self, metric: str, bucket: str = "all", world: str | None = None) -> Interval:
         """Mean over the scenes of a bucket where the metric is defined, `n` of them.
 
-        Wilson's interval for rates, else a bootstrap over scenes; NaN bounds below 30 scenes. world: None: the first.
-        ConfigError: an unknown name.
+        Wilson's interval for rates, else a bootstrap over scenes; where scenes come of the same logs, one over logs.
+        NaN bounds below 30 scenes or 10 logs. world: None: the first. ConfigError: an unknown name.
         """
-        values = self._values(metric, bucket, world)
-        values = values[np.isfinite(values)]
-        if len(values) < FEWEST:
+        values, logs = self._values(metric, bucket, world), self.logs[self.mask(bucket)]
+        values, logs = values[np.isfinite(values)], logs[np.isfinite(values)]
+        count = len(set(logs))
+        if len(values) < FEWEST or count < FEWEST_LOGS:
             return Interval(float(values.mean()) if len(values) else math.nan, math.nan, math.nan, 0.95, len(values))
+        if count < len(values):
+            return _over_logs(values, logs)
         if metric.partition("@")[0] in RATES:
             return wilson(int(values.sum()), len(values))
-        return bootstrap_ci(values, draws=1000)
+        return bootstrap_ci(values, draws=_DRAWS)
 
     def table(self) -> str:
         """Text: a line a world and bucket, with 95 % intervals, and n scenes; above it, whether training broke off."""
@@ -91,7 +108,8 @@ class PolicyEvaluation:
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
         trained = f", trained with others: {self.trained}" if self.trained else ""
-        above = [f"{self.label}: {len(self.scenes)} scenes{trained}", *filter(None, [caveat(self.frozen_at)])]
+        said = filter(None, [caveat(self.frozen_at), self.lacking])
+        above = [f"{self.label}: {len(self.scenes)} scenes{trained}", *said]
         return "\n".join([*above, *(line.rstrip() for line in lines)])
 
     def __str__(self) -> str:
@@ -103,6 +121,7 @@ class PolicyEvaluation:
             "label": self.label,
             "trained": self.trained,
             "frozen_at": self.frozen_at,
+            "lacking": self.lacking,
             "worlds": {world: self._world_json(world) for world in self.worlds},
         }
 
@@ -200,7 +219,8 @@ def compare(
     Scenes are resampled within their kind (`kind_of`); those where the metric is undefined for any seed are left out.
     A seed whose training broke off stays in, with every scene failed.
     against: the contrast [A - B] in `bucket` minus [A - B] in `against`. clusters: a label a scene; scenes of one kind
-    and label, such as those that share a map, are drawn together. Below 30 scenes there is no interval.
+    and label, such as those that share a map, are drawn together; None: those of one log. Below 30 scenes there is no
+    interval.
     ConfigError: other numbers of seeds, scenes or labels, no scene left, an unknown name.
     """
     if len(a) != len(b) or not a or any(one.scenes != a[0].scenes for one in (*a, *b)):
@@ -215,6 +235,8 @@ def compare(
     weights = sum(sign * mask / size for sign, mask, size in zip(signs, masks, sizes, strict=False))
     used = np.any(masks, axis=0)
     kinds = [kind_of(name) for name in a[0].scenes]
+    if clusters is None and len(set(a[0].logs)) < len(kinds):
+        clusters = a[0].logs
     if clusters is None:
         groups, together = [f"{[bool(mask[i]) for mask in masks]} {kind}" for i, kind in enumerate(kinds)], None
     elif len(clusters) != len(kinds):
@@ -235,6 +257,15 @@ def compare(
     note = f"{min(sizes)} scenes, fewer than {FEWEST}: no interval"
     nan = math.nan
     return replace(found, se=nan, low=nan, high=nan, p_less=nan, mde80=nan, note=note)
+
+
+def _over_logs(values: Float[np.ndarray, " K"], logs: np.ndarray) -> Interval:
+    """The mean with a bootstrap over logs, of which each draw takes all scenes."""
+    _, index = np.unique(logs, return_inverse=True)
+    sums, counts = np.bincount(index, values), np.bincount(index)
+    drawn = np.random.default_rng(0).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), _DRAWS)
+    low, high = np.quantile(drawn @ sums / (drawn @ counts), (0.025, 0.975))
+    return Interval(float(values.mean()), float(low), float(high), 0.95, len(values))
 
 
 def kind_of(name: str) -> str:

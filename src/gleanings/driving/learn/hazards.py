@@ -133,7 +133,8 @@ def _deck(kinds: tuple[str, ...], share: float) -> tuple[str, ...]:
     events = [kind for kind in dict.fromkeys(kinds) if kind != "nothing"]
     if "nothing" not in kinds or not events:
         return tuple(dict.fromkeys(kinds))
-    return (*events, *["nothing"] * max(1, round(share / (1 - share) * len(events))))
+    count = max(1, round(share / (1 - share) * len(events))) if share > 0 else 0
+    return (*events, *["nothing"] * count)
 
 
 def draft(deck: Sequence[str], seed: int, index: int, attempt: int, config: DemoConfig) -> Draft:

@@ -64,15 +64,17 @@ def of_hazards(count: int, *, seed: int = 0) -> Material:
     from gleanings.driving.learn.hazards import make_hazards
 
     counts = [math.ceil(share * count) for share in _SHARES]
-    parts = [make_hazards(seed=seed + k, count=some)[0] for k, some in enumerate(counts)]
+    made = [make_hazards(seed=seed + k, count=some) for k, some in enumerate(counts)]
     train, validation, calibration, test = counts
-    return Material(Split(*map(tuple, parts)), (train, validation, calibration, test))
+    drawn, failed = (sum(sum(getattr(one, name).values()) for _, one in made) for name in ("drawn", "failed"))
+    note = f"Of {drawn} hazards drawn, {failed} ({failed / drawn:.0%}) were left out: the expert could not solve them."
+    return Material(Split(*(tuple(scenes) for scenes, _ in made)), (train, validation, calibration, test), (note,))
 
 
 def joined(logs: Material, hazards: Material) -> Material:
     """Both, as strata of their own in what is reported; hazards stand in for what the logs have no part of."""
     pairs = zip(vars(logs.split).values(), vars(hazards.split).values(), strict=True)
-    return Material(Split(*((*own, *made) for own, made in pairs)), hazards.generated, logs.notes)
+    return Material(Split(*((*own, *made) for own, made in pairs)), hazards.generated, logs.notes + hazards.notes)
 
 
 def _by_number(scenes: Sequence[Scene], logs: Sequence[str], seed: int) -> Split:

@@ -19,13 +19,16 @@ RATES = ("failure", "failure_star", "collision", "at_fault", "off_road", "off_ro
 MEANS = ("progress_ratio", "progress_m", "clearance_m", "ade_m", "saturated", "reward")
 """Metrics that are measured: share of the log's progress, m, m, m, share of |u| > .95, mean of the decisions."""
 
+_NEEDED = {"off_road": "edges", "off_route": "route"}
+
 
 @dataclass(frozen=True)
 class Outcomes:
     """Arrays [C]. off_route: more than 4 m from the route at any step. first_failure: decision of the first failure,
     -1: none; 0 in every scene of a policy that counts as failing. comfort, ade_m, progress_ratio: NaN where undefined.
     progress_ratio: progress along the route over the log's, as long as the log lasts; undefined where the log made less
-    than 5 m. Others: see `RATES`, `MEANS`."""
+    than 5 m. edges, route: whether the scene has road edges and the ego a route; without, off_road and off_route are
+    False here and undefined as metrics, and a failure is contact alone. Others: see `RATES`, `MEANS`."""
 
     collision: Bool[np.ndarray, " C"]
     at_fault: Bool[np.ndarray, " C"]
@@ -39,6 +42,8 @@ class Outcomes:
     ade_m: Float[np.ndarray, " C"]
     saturated: Float[np.ndarray, " C"]
     reward: Float[np.ndarray, " C"]
+    edges: Bool[np.ndarray, " C"]
+    route: Bool[np.ndarray, " C"]
 
     @property
     def failed(self) -> Bool[np.ndarray, " C"]:
@@ -56,6 +61,8 @@ class Outcomes:
         name, _, threshold = metric.partition("@")
         if name == "failure_star":
             return self.failure_star(_threshold(threshold)).astype(float)
+        if metric in _NEEDED:
+            return np.where(getattr(self, _NEEDED[metric]), getattr(self, metric), np.nan)
         if metric not in (*RATES, *MEANS):
             raise ConfigError(f"metric {metric!r} is not known; known: {', '.join((*RATES, *MEANS))}")
         return np.asarray(getattr(self, metric), float)
@@ -81,7 +88,13 @@ def outcomes_of(world: World, bank: Scene, drives: Drives, failing: bool = False
         ade_m=ade,
         saturated=(np.abs(drives.u) > _SATURATED).mean((1, 2)),
         reward=drives.reward.mean(1, dtype=float),
+        edges=np.asarray(np.isfinite(bank.edges.z).any(1)),
+        route=_of_ego(bank, bank.paths.length) > 0,
     )
+
+
+def _of_ego(bank: Scene, field: Any) -> np.ndarray:
+    return np.asarray(field)[np.arange(len(bank.start)), np.asarray(bank.objects.is_sdc).argmax(1)]
 
 
 def _against_log(world: World, bank: Scene, drives: Drives) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -73,8 +73,9 @@ def evaluation_report(assessed: Assessment, clips: Mapping[str, str], source: st
 
 def _first(report: Report, assessed: Assessment, notes: Sequence[str]) -> None:
     broken = [f"{label}: {caveat(one.frozen_at)}" for label, one in assessed.policies.items() if caveat(one.frozen_at)]
-    if broken or notes:
-        report.section("Read this first", "\n".join(f"- {note}" for note in (*broken, *notes)))
+    said = [*broken, *filter(None, [next(iter(assessed.policies.values())).lacking]), *notes]
+    if said:
+        report.section("Read this first", "\n".join(f"- {note}" for note in said))
 
 
 def _pareto(report: Report, assessed: Assessment) -> None:

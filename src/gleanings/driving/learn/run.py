@@ -76,10 +76,7 @@ def evaluate_into(
     """
     if not worlds or not set(worlds) <= set(get_args(Others)):
         raise ConfigError(f"others={','.join(worlds)}: use {' or '.join(get_args(Others))}, or both with a comma")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{out}: no folder can be made there: {error.strerror}") from error
+    make_folder(out)
     label = str(policy.contract.algorithm)
     assessed = assess({label: policy}, scenes, worlds=worlds, note=note)
     found = assessed.policies[label]
@@ -91,6 +88,14 @@ def evaluate_into(
     (out / "evaluation.json").write_text(_json(record), encoding="utf-8")
     report: Report = evaluation_report(assessed, _clips(assessed, {label: policy}, out / "clips", note), source)
     return found.table(), report.save(out / "report.html")
+
+
+def make_folder(out: Path) -> None:
+    """ConfigError: none can be made there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out}: no folder can be made there: {error.strerror}") from error
 
 
 def _json(value: Any) -> str:

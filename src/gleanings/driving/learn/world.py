@@ -136,9 +136,7 @@ class World(eqx.Module):
         action = physical(jnp.clip(u, -1.0, 1.0), along(state.pose)[slot])
 
         def step(state: SimState, _: None) -> tuple[SimState, tuple[Array, ...]]:
-            stop = -jnp.maximum(along(state.pose)[slot], 0.0) / scene.dt
-            rows = jnp.broadcast_to(action.at[0].max(stop), (state.x.shape[0], 2))
-            state, out = sim.step(scene, state, rows, key)
+            state, out = sim.step(scene, state, action_rows(scene, state, action), key)
             return state, read(state, out)
 
         return jax.lax.scan(step, state, None, length=self.config.every)
@@ -156,3 +154,10 @@ class World(eqx.Module):
     def failed(self, decision: Decision) -> Bool[Array | np.ndarray, "*batch"]:
         """Contact or off the road."""
         return decision.collision | decision.off_road
+
+
+def action_rows(scene: Scene, state: SimState, action: Float32[Array, "2"]) -> Float32[Array, "N 2"]:
+    """Acceleration and curvature of the ego for the simulator, which reads its row alone; braking ends in standing."""
+    slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
+    stop = -jnp.maximum(along(state.pose)[slot], 0.0) / scene.dt
+    return jnp.broadcast_to(action.at[0].max(stop), (state.x.shape[0], 2))
