@@ -18,9 +18,9 @@ from gleanings.driving.learn.config import BCConfig, WorldConfig
 from gleanings.driving.learn.contract import make_contract
 from gleanings.driving.learn.drives import Driver, drive
 from gleanings.driving.learn.episode_clips import episode_clips, worst_failures
-from gleanings.driving.learn.outcomes import Outcomes
 
 from ._drivers import CHUNK, WORLD, family_bank, family_scenes
+from ._outcomes import outcomes_with
 
 TRACES = []
 
@@ -85,8 +85,8 @@ def test_drivers_that_differ_in_numbers_share_a_program():
 
 
 def test_the_worst_failures_are_those_of_the_hardest_scenes():
-    failed, zero, known = np.array([True, False, True, True, True]), np.zeros(5), np.ones(5, bool)
-    found = Outcomes(failed, failed, failed & False, failed & False, np.where(failed, 0, -1), *[zero] * 7, known, known)
+    failed = np.array([True, False, True, True, True])
+    found = outcomes_with(failed, np.where(failed, 0, -1), np.zeros(5))
     difficulty = np.array([0.5, 9.0, 2.0, 0.5, 1.0])
     assert worst_failures(found, difficulty, 3).tolist() == [2, 4, 0]
     assert worst_failures(found, difficulty, 9).tolist() == [2, 4, 0, 3]

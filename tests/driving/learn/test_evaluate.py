@@ -17,9 +17,10 @@ from gleanings.driving.learn.config import BCConfig, WorldConfig
 from gleanings.driving.learn.contract import LIMITS, Contract, make_contract
 from gleanings.driving.learn.drives import drive
 from gleanings.driving.learn.evaluate import FEWEST, PolicyEvaluation, compare, evaluate_policy, kind_of
-from gleanings.driving.learn.outcomes import Outcomes, outcomes_of
+from gleanings.driving.learn.outcomes import outcomes_of
 
 from ._drivers import CHUNK, COUNT, FAMILIES, WORLD, driven, family_bank, family_scenes, outcomes
+from ._outcomes import outcomes_with
 
 
 @pytest.fixture(autouse=True)
@@ -41,22 +42,8 @@ class Halves:
 def made(failed, ratio, label="made", trained="log", kinds=("curve", "jam")) -> PolicyEvaluation:
     """An evaluation of which only failures and progress are meant."""
     failed, ratio = np.asarray(failed, bool), np.asarray(ratio, float)
-    count, zero = len(failed), np.zeros(len(failed))
-    first = np.where(failed, 3, -1)
-    found = Outcomes(
-        failed,
-        failed,
-        *[failed & False] * 2,
-        first,
-        zero,
-        ratio,
-        zero,
-        zero + np.nan,
-        zero,
-        zero,
-        zero,
-        *[failed | True] * 2,
-    )
+    count = len(failed)
+    found = outcomes_with(failed, np.where(failed, 3, -1), ratio)
     names = tuple(f"{kinds[i % len(kinds)]}-0-{i}" for i in range(count))
     buckets = {"all": np.ones(count, bool)} | {name: Halves(count).mask(name) for name in Halves.names}
     return PolicyEvaluation(label, names, {"log": found, "idm": found}, buckets, trained)

@@ -19,6 +19,8 @@ from gleanings.driving.learn.training import Training
 from gleanings.driving.scene import Scene
 from gleanings.driving.stack import text_array
 
+from ._outcomes import outcomes_with
+
 COUNT, WORLDS = 120, ("log", "idm")
 AUDIT = Audit(4, 160, 150, 3, 7, (0.001, 0.002, 0.0123, 0.2), 0.1, 0.01, 0.05, -0.02, ())
 CONFIG = Training(BCSACConfig(iterations=3), seeds=(3, 5))
@@ -30,22 +32,9 @@ ROWS = [
 
 def outcomes(seed: int) -> Outcomes:
     rng = np.random.default_rng(seed)
-    failed, zero = rng.random(COUNT) < 0.25, np.zeros(COUNT)
-    first, ratio = np.where(failed, rng.integers(0, 40, COUNT), -1), rng.uniform(0.3, 1.1, COUNT)
-    return Outcomes(
-        failed,
-        failed,
-        *[failed & False] * 2,
-        first,
-        zero,
-        ratio,
-        zero,
-        zero + np.nan,
-        zero,
-        zero,
-        zero,
-        *[failed | True] * 2,
-    )
+    failed = rng.random(COUNT) < 0.25
+    first = np.where(failed, rng.integers(0, 40, COUNT), -1)
+    return outcomes_with(failed, first, rng.uniform(0.3, 1.1, COUNT))
 
 
 def assessment(strata: tuple[str, ...] = ("",), worlds: tuple[str, ...] = WORLDS) -> Assessment:
