@@ -9,7 +9,7 @@ from gleanings.core.study import Cost, Evidence
 KINDS = ("hazard-cut_in", "hazard-crossing", "curve", "merge")
 RATES = {
     "bc": (0.6, 0.08, 0.05, 0.98),
-    "bc-long": (0.59, 0.08, 0.05, 0.98),
+    "bc-short": (0.61, 0.08, 0.05, 0.98),
     "sac": (0.5, 0.15, 0.5, 0.7),
     "bc-sac": (0.3, 0.03, 0.05, 0.92),
     "sac-progress": (0.4, 0.06, 0.1, 0.9),

@@ -163,10 +163,15 @@ def test_halves_of_the_seeds_are_compared():
 
 def test_a_bc_that_cannot_drive_is_reported_only():
     bad = (0.6, 0.2, 0.05, 0.9)
-    label, holds, _ = outcome(made_up({"bc": bad, "bc-sac-null": bad, "bc-long": bad}))
-    assert (label, holds["BC, easy half"], holds["H1, BC long"]) == ("reproduced", False, True)
-    label, holds, _ = outcome(made_up({"bc-long": (0.2, 0.1, 0.05, 0.9)}))
-    assert (label, holds["BC, easy half"], holds["H1, BC long"]) == ("reproduced", True, False)
+    label, holds, _ = outcome(made_up({"bc": bad}))
+    assert (label, holds["BC, easy half"], holds["H1, as many steps"]) == ("reproduced", False, True)
+
+
+def test_bc_with_as_many_steps_is_what_nothing_to_gain_is_compared_with():
+    good = (0.2, 0.1, 0.05, 0.9)
+    label, holds, _ = outcome(made_up({"bc-short": good, "bc-sac-null": good}))
+    assert (label, holds["A/A without gain"], holds["H1, as many steps"]) == ("reproduced", True, False)
+    assert not outcome(made_up({"bc-short": good}))[1]["A/A without gain"]
 
 
 def test_a_tiny_run_is_judged_without_intervals():

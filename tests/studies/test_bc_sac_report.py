@@ -74,7 +74,7 @@ def test_every_section_is_there_and_plots_come_first(tmp_path):
 
 
 def test_a_tiny_run_and_one_without_extras_give_a_page(tmp_path):
-    evidence = made_up(hard=4, all_of=8, seeds=2, size="smoke", without=("bc-sac-null", "bc-long"))
+    evidence = made_up(hard=4, all_of=8, seeds=2, size="smoke", without=("bc-sac-null", "bc-short"))
     values = evidence.values
     for scenes in values["scenes"].values():
         scenes["kind"], scenes["site"] = ["curve"] * len(scenes["kind"]), [0] * len(scenes["site"])
@@ -86,7 +86,7 @@ def test_a_tiny_run_and_one_without_extras_give_a_page(tmp_path):
 
 
 def test_given_logs_are_described_by_arm_and_world(tmp_path):
-    evidence = made_up(given=40, without=("bc-long", "sac-progress"))
+    evidence = made_up(given=40, without=("bc-short", "bc-sac-null"))
     evidence.values["arms"]["sac"]["worlds"].pop("idm")
     for arm in evidence.values["arms"].values():  # as in sizes that drive no hard scenes among others by IDM
         arm["worlds"].get("idm", {}).pop("hard", None)

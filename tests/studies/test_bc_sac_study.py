@@ -13,7 +13,7 @@ from gleanings.driving.learn.hazards import KINDS, SHARED, _deck
 from gleanings.driving.store import save_scenes
 from gleanings.studies import _bc_sac_scenes
 from gleanings.studies import bc_sac as study
-from gleanings.studies._bc_sac_arms import FIELDS, GRIDS, setup
+from gleanings.studies._bc_sac_arms import FIELDS, GRIDS, TIMES, setup
 from gleanings.studies._bc_sac_outcomes import outcomes, unpacked
 from gleanings.studies._bc_sac_scenes import DECK, SPLITS, kinds_and_sites, load_bank, make_given, shards
 from gleanings.studies._bc_sac_scenes import SHARED as SHARED_MAPS
@@ -92,7 +92,7 @@ def test_pieces_cover_all_seeds_once_and_arms_take_turns(size):
 def test_arms_differ_in_what_they_are_named_for():
     found = {arm: setup(arm, study.COMMITTED, FULL.effort) for arm in FULL.arms}
     updates = {arm: learner.iterations * learner.gradient_steps for arm, (learner, _) in found.items()}
-    assert {arm for arm, count in updates.items() if count != FULL.effort.updates} == {"bc-long"}
+    assert {arm: n / FULL.effort.updates for arm, n in updates.items() if n != FULL.effort.updates} == {"bc": TIMES}
     assert len({learner.batch for learner, _ in found.values()}) == 1
     assert isinstance(found["bc"][0], BCConfig)
     weights = {arm: one.imitation_weight for arm, (one, _) in found.items() if isinstance(one, BCSACConfig)}

@@ -21,7 +21,6 @@ from gleanings.studies._bc_sac_arms import setup
 from gleanings.studies._bc_sac_outcomes import outcomes
 from gleanings.studies._bc_sac_trials import hundredths
 from gleanings.studies._bc_sac_variants_text import DEVIATIONS, PROTOCOL
-from gleanings.studies.bc_sac import COMMITTED
 
 from ._bc_sac_evidence import CONTROLS, _arm, _scenes, packed
 
@@ -151,13 +150,13 @@ def test_a_tiny_run_is_judged_and_shown_without_intervals(tmp_path):
 
 
 def test_an_arm_differs_in_what_it_is_named_for():
-    base = setup("bc-sac", COMMITTED, FULL.effort)
+    base = setup("bc-sac", arms.FROZEN, FULL.effort)
     found = {arm: arms.settings(arm, FULL.effort) for arm in (*study._trained(FULL), *arms.VARIANTS)}
     assert len(found) == 9 + 6
     assert all(found[f"bc-sac-{part}"] == base for part in arms.TRAINED_ON)
     assert all(isinstance(found[f"bc-{part}"][0], BCConfig) for part in arms.TRAINED_ON)
     learners = [one for one, _ in found.values() if isinstance(one, BCSACConfig)]
-    assert {one.imitation_weight for one in learners} == {0.0, COMMITTED["bc-sac"]["imitation_weight"]}
+    assert {one.imitation_weight for one in learners} == {0.0, arms.FROZEN["bc-sac"]["imitation_weight"]}
     assert {one.iterations * one.gradient_steps for one, _ in found.values()} == {FULL.effort.updates}
     changed = {arm: world for arm, (_, world) in found.items() if world != base[1]}
     assert list(changed) == list(arms.REWARDS)

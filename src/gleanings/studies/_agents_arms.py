@@ -16,10 +16,9 @@ from gleanings.driving.learn.training import Training, export_policies
 from gleanings.studies._bc_sac_arms import CAPACITY, Effort, learnt, policies
 from gleanings.studies._bc_sac_scenes import Shard
 from gleanings.studies._bc_sac_trials import Sets, driven_by
-from gleanings.studies.bc_sac import COMMITTED
 
-CLONING_RATE, DQN_RATE = COMMITTED["bc"]["learning_rate"], 1e-3
-"""Learning rates: the first is what the study bc-sac froze for its BC."""
+CLONING_RATE, DQN_RATE = 4e-3, 1e-3
+"""Learning rates: the first is what the study bc-sac froze for its BC in its third version."""
 CLONES: dict[str, tuple[HeadName, bool]] = {
     "bc-discrete": ("categorical", True),
     "bc-discrete-blind": ("categorical", False),

@@ -31,8 +31,8 @@ their own, 104 scenes share a set of maps; none is a scene of the study `bc-sac`
 - All drive all test scenes in both worlds, as they come, by the likeliest action or that of the largest value, of
   networks averaged over about the last seventh of the steps. A policy in another world than that of its training is
   in a shifted world, and is called so.
-- Nothing is tuned on scenes of this study. All heads take the learning rate that the study `bc-sac` froze for its BC,
-  which has the normal distribution: that arm alone was tuned. The DQN has a rate of 1e-3.
+- Nothing is tuned on scenes of this study. All heads take the learning rate that the third version of the study
+  `bc-sac` froze for its BC, which has the normal distribution: that arm alone was tuned. The DQN has a rate of 1e-3.
 - Controls: expert replay and random actions, in both worlds.
 - Intervals: crossed bootstrap over seeds and maps, within kinds, 5,000 draws, with t quantiles of the seeds. One-sided
   p-values, Holm over all five at .025. The ratio of W has its interval from the same bootstrap of its logarithm, to

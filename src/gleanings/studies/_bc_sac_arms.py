@@ -21,9 +21,9 @@ from gleanings.driving.run import keep_programs
 from gleanings.driving.scene import Scene
 from gleanings.studies._bc_sac_scenes import Shard, load_bank, load_demos
 
-CAPACITY, RATE, LONG, NO_ENTROPY = 4096, 3e-3, 8, 1e-6
-"""Episodes that a replay holds; learning rate of SAC and BC-SAC; times the steps of BC that BC trained for long makes;
-a temperature without effect."""
+CAPACITY, RATE, TIMES, NO_ENTROPY = 4096, 3e-3, 4, 1e-6
+"""Episodes that a replay holds; learning rate of SAC and BC-SAC; times the common gradient steps that BC makes; a
+temperature without effect."""
 Learner = BCConfig | BCSACConfig
 FIELDS = {"bc": "learning_rate", "sac": "temperature", "bc-sac": "imitation_weight", "sac-progress": "progress_weight"}
 """What is tuned of an arm; SAC with progress takes the temperature found for SAC."""
@@ -57,8 +57,8 @@ def setup(arm: str, frozen: dict[str, dict[str, float]], effort: Effort) -> tupl
     world = WorldConfig()
     size = {"iterations": effort.iterations, "gradient_steps": effort.gradient_steps, "batch": effort.batch}
     more = size | {"environments": effort.environments, "capacity": CAPACITY, "learning_rate": RATE}
-    if arm in ("bc", "bc-long", "bc-shuffled"):
-        times = LONG if arm == "bc-long" else 1
+    if arm in ("bc", "bc-short", "bc-shuffled"):
+        times = TIMES if arm == "bc" else 1
         return BCConfig(**(size | {"iterations": times * effort.iterations} | frozen["bc"])), world  # pyright: ignore
     if arm == "sac":
         return sac_config(**more, **frozen["sac"]), world

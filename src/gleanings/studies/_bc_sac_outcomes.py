@@ -24,7 +24,7 @@ PARTS = {
 """Groups of scenes: set and mask within it. `hard` is the hardest tenth, `given` the user's logs."""
 NAMES = {
     "bc": "BC",
-    "bc-long": "BC, 8 x the steps",
+    "bc-short": "BC, 1/4 of the steps",
     "sac": "SAC",
     "bc-sac": "BC-SAC",
     "sac-progress": "SAC, progress",

@@ -14,7 +14,7 @@ from gleanings.studies._bc_sac_outcomes import found_by, named, outcomes, points
 MAIN = ("bc", "sac", "bc-sac", "sac-progress")
 """Arms that every figure shows."""
 BUCKETS = {"all": "all", "easy": "easy half", "top50": "hard half", "hard": "top 10 %", "top3": "top 3 %"}
-_COLOURS = {"bc": 0, "sac": 1, "bc-sac": 2, "sac-progress": 3, "bc-long": 4, "bc-sac-null": 6, "bc-shuffled": 7}
+_COLOURS = {"bc": 0, "sac": 1, "bc-sac": 2, "sac-progress": 3, "bc-short": 4, "bc-sac-null": 6, "bc-shuffled": 7}
 _GREY = 5
 _HALF = (360, 300)
 _FAILURE = "scenes with a failure, %"
@@ -104,7 +104,7 @@ def decile_lines(values: dict[str, Any]) -> str:
 
 def world_bars(values: dict[str, Any]) -> str:
     """Failure in the hardest tenth among replayed and among reacting others."""
-    arms = shown(values, (*MAIN, "bc-long"))
+    arms = shown(values, (*MAIN, "bc-short"))
     series = []
     for world, name in (("log", "others from the log"), ("idm", "others by IDM")):
         known = [arm for arm in arms if "hard" in values["arms"][arm]["worlds"].get(world, {})]
@@ -126,7 +126,7 @@ def star_lines(values: dict[str, Any]) -> str:
 
 def split_bars(values: dict[str, Any]) -> str:
     """Who or what ends the drives in the hardest tenth."""
-    arms = shown(values, (*MAIN, "bc-long"))
+    arms = shown(values, (*MAIN, "bc-short"))
     kinds: dict[str, Callable[[dict[str, Float[np.ndarray, "S C"]]], Float[np.ndarray, "S C"]]] = {
         "at fault": lambda one: one["at_fault"],
         "off the road": lambda one: one["off_road"],

@@ -24,11 +24,16 @@ from gleanings.driving.sim import on_device
 from gleanings.driving.stack import sizes_of
 from gleanings.studies._bc_sac_arms import Effort, Learner, learn, policies, setup
 from gleanings.studies._bc_sac_scenes import Shard, demonstrated, load_demos, read_shard
-from gleanings.studies.bc_sac import COMMITTED
 
 METHODS = ("bc", "sac", "bc-sac")
 TRAINED_ON = ("all", "top50", "top10")
 """Sets of training scenes: the pool, its harder half and its hardest tenth."""
+FROZEN = {
+    "bc": {"learning_rate": 4e-3},
+    "sac": {"temperature": 0.1},
+    "bc-sac": {"imitation_weight": 0.03, "temperature": 0.02},
+}
+"""What the study bc-sac froze in its third version; its BC had the common number of gradient steps, as here."""
 BASE = "bc-sac-all"
 """What the variants are compared with."""
 REWARDS: dict[str, dict[str, Any]] = {
@@ -65,7 +70,7 @@ def arms_of(methods: Sequence[str], sets: Sequence[str]) -> list[str]:
 def settings(arm: str, effort: Effort) -> tuple[Learner, WorldConfig]:
     """Configuration of an arm, as bc-sac froze it but for what a variant changes."""
     method = "bc-sac" if arm in VARIANTS else arm.rsplit("-", 1)[0]
-    learner, world = setup(method, COMMITTED, effort)
+    learner, world = setup("bc-short" if method == "bc" else method, FROZEN, effort)
     if arm == "warm-start":
         assert isinstance(learner, BCSACConfig)
         learner = replace(learner, critic_first=effort.updates // FIRST)

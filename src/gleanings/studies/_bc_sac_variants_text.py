@@ -22,8 +22,8 @@ of its own: generated hazards, ten kinds, others from the log, 8 s at 5 decision
 - Difficulty: four re-simulations of IDM on the lane route under noise. Training and test scenes are ranked among the
   same calibration scenes: top50 and top10 of the training pool lie above their 50 % and 90 % points.
 - Part E: BC, SAC and BC-SAC, each trained on all, top50 and top10 of one pool, with the same number of gradient steps
-  and of collected episodes; demonstrations are those of the scenes that are driven in. Settings as bc-sac froze them,
-  chosen for training on all scenes.
+  and of collected episodes; demonstrations are those of the scenes that are driven in. Settings as the third version of
+  bc-sac froze them, chosen for training on all scenes.
 - Part F: BC-SAC trained on all, with one thing changed, against the arm of part E with the same seeds.
   `binary`: a reward of -1 in a decision with contact or off the road, else 0. `no-offsets`: the usual reward with
   distances of 0 m; nothing is then lost by contact, only by metres beyond the road edge. `absorb`: from the first
@@ -47,8 +47,8 @@ DEVIATIONS = """
   scenes, which may be too few to learn from, where the paper's is of another order.
 - Difficulty comes from a fixed planner, not from a model of near misses. MGAIL is not among the methods.
 - Settings are ours and were chosen on all scenes; no set of training scenes has settings of its own.
-- Training takes 9 iterations instead of the 18 of the study bc-sac, as many as its tuning, so that rates are higher
-  than there; SAC is still improving fast at that point.
+- Training takes 9 iterations instead of the 27 of the study bc-sac, so that rates are higher than there; SAC is still
+  improving fast at that point.
 - Part F is ours; with a few seeds its intervals are wide, and none is corrected for the number of them.
 """
 

@@ -33,9 +33,9 @@ from gleanings.studies._bc_sac_trials import Sets, chosen_sets, controlled, film
 from gleanings.studies._pieces import Pieces, compute
 
 TUNING_SEEDS = (1000, 1001)
-ARMS = ("bc", "bc-long", "sac", "bc-sac", "sac-progress", "bc-shuffled", "bc-sac-null")
-_SLOW = ("bc-sac", "sac", "bc-sac-null", "sac-progress", "bc-long", "bc", "bc-shuffled")  # the slowest start first
-FEWER = {"bc-long": 3, "sac-progress": 4, "bc-shuffled": 2, "bc-sac-null": 3}
+ARMS = ("bc", "bc-short", "sac", "bc-sac", "sac-progress", "bc-shuffled", "bc-sac-null")
+_SLOW = ("bc-sac", "sac", "bc-sac-null", "sac-progress", "bc", "bc-short", "bc-shuffled")  # the slowest start first
+FEWER = {"bc-short": 3, "sac-progress": 2, "bc-shuffled": 2, "bc-sac-null": 3}
 """Arms without a hypothesis, and their seeds at most."""
 COMMITTED = {
     "bc": {"learning_rate": 4e-3},
@@ -68,7 +68,7 @@ class Scale:
 SCALES = {
     "smoke": Scale(16, 0, 32, 32, 32, 16, 2, Effort(1, 4, 4, 16), ("bc", "sac", "bc-sac"), shard=32, fine=16),
     "quick": Scale(416, 0, 416, 416, 208, 150, 3, Effort(6, 128, 160, 128), ("bc", "sac", "bc-sac", "bc-shuffled")),
-    "full": Scale(4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(18, 256, 160), ARMS, tuning=Effort(9, 256, 160)),
+    "full": Scale(4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(27, 256, 160), ARMS, tuning=Effort(12, 256, 160)),
 }
 
 
