@@ -4,9 +4,14 @@ import jax
 import numpy as np
 import pytest
 
+from gleanings.driving.config import ObserveConfig, SimConfig
+from gleanings.driving.learn._compose import SLOTS
 from gleanings.driving.learn.config import DemoConfig
-from gleanings.driving.learn.expert import HISTORY, Drive, Episode, drive, noise
-from gleanings.driving.learn.hazards import BATCH, draft
+from gleanings.driving.learn.expert import HISTORY, Drive, Episode, _sight, drive, noise
+from gleanings.driving.learn.hazards import BATCH, draft, solve
+from gleanings.driving.observation import observe_ego
+from gleanings.driving.scene import Pose
+from gleanings.driving.sim import Simulator
 
 KINDS = ("jaywalker", "lead_brake", "double_parked")
 
@@ -81,6 +86,33 @@ def test_what_appears_is_seen_late(episodes: Episode):
     assert differs.mean() > 0.7
     assert (first[differs] >= 10 + episodes.delay[differs]).all()
     assert (first[differs] == 10 + episodes.delay[differs]).any()
+
+
+def test_the_policy_sees_what_the_expert_sees():
+    """Trap 12: along the expert's drives both have the same objects in sight, as far as the policy looks."""
+    kinds = ("occluded_pedestrian", "double_parked", "jaywalker")  # without followers, of which the expert knows none
+    drafts = [draft(kinds, 11, index, 0, DemoConfig(follower_share=0.0)) for index in range(BATCH)]
+    scenes, _ = solve(drafts)
+    config = ObserveConfig(objects=SLOTS - 1, road=0, lights=0, route=0, line_of_sight=True)
+    sim = Simulator(SimConfig(metrics=()))
+    observed = jax.jit(lambda scene: observe_ego(scene, sim.reset(scene, jax.random.key(0)), config))
+    looked = jax.jit(_sight)
+    unseen = 0
+    for one, scene in zip(drafts, scenes, strict=True):
+        others, log = one.episode.others, scene.log
+        for row in range(int(scene.start), len(log.x), 8):
+            at = row + HISTORY - int(scene.start)
+            x, y, yaw, vx, vy = (field[row, 0] for field in (log.x, log.y, log.yaw, log.vx, log.vy))
+            sight = looked(one.episode, np.cos(others.yaw), np.sin(others.yaw), Pose(x, y, 0.0, yaw, vx, vy), at)
+            dx, dy = others.x[at] - x, others.y[at] - y
+            own = np.stack([np.cos(yaw) * dx + np.sin(yaw) * dy, np.cos(yaw) * dy - np.sin(yaw) * dx], -1)
+            near = np.hypot(dx, dy) < config.radius_m
+            unseen += int((others.valid[at] & near & ~np.asarray(sight)).sum())
+            expected = own[np.asarray(sight) & near]
+            seen = observed(scene._replace(start=np.int32(row)))
+            found = np.asarray(seen.others)[np.asarray(seen.others_mask)[:, 0], 0, :2]
+            np.testing.assert_allclose(found, expected[np.argsort(np.hypot(*expected.T))], atol=2e-2)
+    assert unseen > 20
 
 
 def test_noise_has_its_size_and_memory():

@@ -83,6 +83,17 @@ def driven(driver: Driver) -> tuple[Drives, Outcomes]:
     return drives, outcomes_of(WORLD, bank, drives)
 
 
+def test_the_motion_that_comfort_is_measured_on_stops_and_does_not_reverse():
+    drives, _ = driven(chosen(1, (-0.9, 0.0)))
+    for k, cut in enumerate(cuts()):
+        pose, scene = jax.tree.map(jnp.asarray, (jax.tree.map(lambda field, k=k: field[k], drives.pose), cut))
+        kind = jnp.asarray(scene.objects.kind)[np.argmax(scene.objects.is_sdc)]
+        motion = drives_module._motion(WORLD, scene, kind, pose, jnp.asarray(drives.u[k]))
+        np.testing.assert_allclose(motion.x[:: WORLD.config.every, 0], pose.x, atol=1e-4)
+        along = motion.vx[:, 0] * np.cos(pose.yaw[0]) + motion.vy[:, 0] * np.sin(pose.yaw[0])
+        assert float(along.min()) > -1e-4
+
+
 def test_they_are_driven():
     drives, found = driven(chosen(0))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(drives._replace(comfort=0.0)))

@@ -14,7 +14,7 @@ from gleanings.driving.comfort import comfort
 from gleanings.driving.dynamics import Bicycle, along, limits_of
 from gleanings.driving.learn.actions import physical
 from gleanings.driving.learn.safety_reward import FAR_M
-from gleanings.driving.learn.world import World
+from gleanings.driving.learn.world import World, stopping
 from gleanings.driving.scene import Pose, Scene, Trajectory
 from gleanings.driving.sim import on_device
 from gleanings.driving.state import SimState
@@ -142,22 +142,27 @@ def _ego(state: SimState, slot: Array) -> Pose:
 
 
 def _comfort(world: World, scene: Scene, slot: Array, pose: Pose, u: Array) -> tuple[Array, Array]:
-    """Comfort of the ego from its poses at every step, made again out of the actions."""
-    every, kind = world.config.every, jnp.asarray(scene.objects.kind)[slot]
+    kind = jnp.asarray(scene.objects.kind)[slot]
+    alone = scene._replace(objects=scene.objects._replace(kind=kind[None]))
+    found = comfort(alone, _motion(world, scene, kind, pose, u))
+    return found.value[0], found.mask[0]
+
+
+def _motion(world: World, scene: Scene, kind: Array, pose: Pose, u: Array) -> Trajectory:
+    """The ego at every step [T', 1], made again out of its poses at the decisions and the actions."""
     starts = Pose(*(field[:-1] for field in pose))
 
     def steps(pose: Pose, u: Array) -> Pose:
         action = physical(jnp.clip(u, -1.0, 1.0), along(pose))
 
         def body(pose: Pose, _: None) -> tuple[Pose, Pose]:
-            return Bicycle().forward(pose, action, scene.dt, limits_of(kind)), pose
+            held = stopping(action, along(pose), scene.dt)
+            return Bicycle().forward(pose, held, scene.dt, limits_of(kind)), pose
 
-        return jax.lax.scan(body, pose, None, length=every)[1]
+        return jax.lax.scan(body, pose, None, length=world.config.every)[1]
 
     within = jax.vmap(steps)(starts, u)
     x, y, z, yaw, vx, vy = (
         jnp.append(field.reshape(-1), last[-1])[:, None] for field, last in zip(within, pose, strict=True)
     )
-    alone = scene._replace(objects=scene.objects._replace(kind=kind[None]))
-    found = comfort(alone, Trajectory(x, y, z, yaw, vx, vy, jnp.ones(x.shape, bool)))
-    return found.value[0], found.mask[0]
+    return Trajectory(x, y, z, yaw, vx, vy, jnp.ones(x.shape, bool))
