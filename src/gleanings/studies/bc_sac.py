@@ -39,9 +39,9 @@ FEWER = {"bc-short": 3, "sac-progress": 2, "bc-shuffled": 2, "bc-sac-null": 3}
 """Arms without a hypothesis, and their seeds at most."""
 COMMITTED = {
     "bc": {"learning_rate": 4e-3},
-    "sac": {"temperature": 0.1},
+    "sac": {"temperature": 0.02},
     "bc-sac": {"imitation_weight": 0.03, "temperature": 0.02},
-    "sac-progress": {"progress_weight": 0.01, "temperature": 0.1},
+    "sac-progress": {"progress_weight": 0.03, "temperature": 0.02},
 }
 """What the last full run froze; sizes that do not tune take it."""
 
