@@ -30,7 +30,7 @@ GIVEN: Shard = ("given", 0)
 MOST_GIVEN = 400
 """Of them, spread evenly over the logs' windows."""
 _DEMOS = "demos.npz"
-SPLITS = {"train": 5600, "validation": 6600, "calibration": 7600, "test": 8600} | {
+SPLITS = {"train": 5700, "validation": 6700, "calibration": 7700, "test": 8700} | {
     "variants-train": 3500,
     "variants-calibration": 4000,
     "variants-test": 4500,

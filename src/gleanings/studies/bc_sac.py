@@ -48,10 +48,12 @@ COMMITTED = {
 
 @dataclass(frozen=True)
 class Scale:
-    """What a size covers. pool: test scenes drawn, of which the hardest tenth is judged, at most `hard` of them, and
-    the first `whole` as they come. shard: scenes that share maps of their own; `fine` for training."""
+    """What a size covers. train: scenes with demonstrations, of which SAC and BC-SAC drive in the first `driven`. pool:
+    test scenes drawn, of which the hardest tenth is judged, at most `hard` of them, and the first `whole` as they come.
+    shard: scenes that share maps of their own; `fine` for training."""
 
     train: int
+    driven: int
     validation: int
     calibration: int
     pool: int
@@ -66,9 +68,13 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(16, 0, 32, 32, 32, 16, 2, Effort(1, 4, 4, 16), ("bc", "sac", "bc-sac"), shard=32, fine=16),
-    "quick": Scale(416, 0, 416, 416, 208, 150, 3, Effort(6, 128, 160, 128), ("bc", "sac", "bc-sac", "bc-shuffled")),
-    "full": Scale(4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(27, 256, 160), ARMS, tuning=Effort(12, 256, 160)),
+    "smoke": Scale(16, 16, 0, 32, 32, 32, 16, 2, Effort(1, 4, 4, 16), ("bc", "sac", "bc-sac"), shard=32, fine=16),
+    "quick": Scale(
+        416, 416, 0, 416, 416, 208, 150, 3, Effort(6, 128, 160, 128), ("bc", "sac", "bc-sac", "bc-shuffled")
+    ),
+    "full": Scale(
+        8112, 4056, 1040, 2080, 10_400, 2000, 1000, 8, Effort(27, 256, 160), ARMS, tuning=Effort(12, 256, 160)
+    ),
 }
 
 
@@ -93,6 +99,7 @@ def prepare(config: StudyConfig, scale: Scale, folder: Path) -> tuple[dict[str, 
         pieces |= _making(folder, split)
     made |= compute(pieces, config)
     data = {name: [made[piece_name(shard)] for shard in found] for name, found in chosen.items()}
+    chosen["train"] = chosen["train"][: -(-scale.driven // scale.fine)]  # a bank of all would not fit two processes
     tuning: list[dict[str, Any]] = []
     frozen = {arm: dict(values) for arm, values in COMMITTED.items()}
     if scale.tuning is not None:
@@ -113,7 +120,8 @@ def _tune(
     pieces: Pieces = {}
     for arm, value in _one_of_each_first(arms):
         settings = frozen | {arm: frozen[arm] | {FIELDS[arm]: value}}
-        what = (folder, chosen["train"], chosen["validation"], arm, settings, scale.tuning, TUNING_SEEDS)
+        effort = scale.effort if arm == "bc" else scale.tuning  # imitation is cheap
+        what = (folder, chosen["train"], chosen["validation"], arm, settings, effort, TUNING_SEEDS)
         pieces[f"tune-{arm}-{value:g}"] = partial(tried, *what)
     found = compute(pieces, config)
     rows = [
@@ -263,7 +271,7 @@ def _arm(
 
 
 def _size(scale: Scale) -> dict[str, int]:
-    names = ("train", "validation", "calibration", "pool", "whole", "hard", "seeds")
+    names = ("train", "driven", "validation", "calibration", "pool", "whole", "hard", "seeds")
     return {name: getattr(scale, name) for name in names} | vars(scale.effort)
 
 
