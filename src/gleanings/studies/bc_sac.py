@@ -38,10 +38,10 @@ _SLOW = ("bc-sac", "sac", "bc-sac-null", "sac-progress", "bc", "bc-short", "bc-s
 FEWER = {"bc-short": 3, "sac-progress": 2, "bc-shuffled": 2, "bc-sac-null": 3}
 """Arms without a hypothesis, and their seeds at most."""
 COMMITTED = {
-    "bc": {"learning_rate": 4e-3},
-    "sac": {"temperature": 0.02},
-    "bc-sac": {"imitation_weight": 0.03, "temperature": 0.02},
-    "sac-progress": {"progress_weight": 0.03, "temperature": 0.02},
+    "bc": {"learning_rate": 2e-3},
+    "sac": {"temperature": 0.05},
+    "bc-sac": {"imitation_weight": 0.1, "temperature": 0.02},
+    "sac-progress": {"progress_weight": 0.03, "temperature": 0.05},
 }
 """What the last full run froze; sizes that do not tune take it."""
 
