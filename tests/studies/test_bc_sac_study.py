@@ -59,8 +59,11 @@ def test_tuning_sees_validation_scenes_only_and_freezes_the_least_failure_star(t
         values = {}
         for name, piece in pieces.items():
             asked.append(name)
+            if name == "demos":
+                assert len(piece.args[1]) == FULL.train / FULL.fine
             if name.startswith("tune-"):
                 assert {split for shard in piece.args[1:3] for split, _ in shard} == {"train", "validation"}
+                assert len(piece.args[1]) == FULL.driven / FULL.fine
                 arm, value = piece.args[3], piece.args[4][piece.args[3]][FIELDS[piece.args[3]]]
                 values[name] = {"failure_star": [0.1 if value == best[arm] else 0.5] * 2}
             else:
