@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, Key
 from gleanings.core.errors import ConfigError
 from gleanings.driving.agents import LogPlayback, SimAgent
 from gleanings.driving.config import SimConfig
-from gleanings.driving.dynamics import Bicycle, along
+from gleanings.driving.dynamics import Bicycle, Scalar, along
 from gleanings.driving.idm import IDM
 from gleanings.driving.learn.actions import physical
 from gleanings.driving.learn.config import WorldConfig
@@ -159,9 +159,9 @@ class World(eqx.Module):
 def action_rows(scene: Scene, state: SimState, action: Float32[Array, "2"]) -> Float32[Array, "N 2"]:
     """Acceleration and curvature of the ego for the simulator, which reads its row alone; braking ends in standing."""
     slot = jnp.argmax(jnp.asarray(scene.objects.is_sdc))
-    return jnp.broadcast_to(stopping(action, along(state.pose)[slot], scene.dt), (state.x.shape[0], 2))
+    return jnp.broadcast_to(stopping(action, along(state.pose)[slot], jnp.asarray(scene.dt)), (state.x.shape[0], 2))
 
 
-def stopping(action: Float32[Array, "2"], speed: Float[Array, ""], dt: Float[Array, ""]) -> Float32[Array, "2"]:
+def stopping(action: Float32[Array, "2"], speed: Float[Array, ""], dt: Scalar) -> Float32[Array, "2"]:
     """The action, which brakes a step of dt seconds no harder than to a stand."""
     return action.at[0].max(-jnp.maximum(speed, 0.0) / dt)
